@@ -1,0 +1,188 @@
+package lists
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Limits of what a line may ask for.
+const (
+	// MaxRetries is the highest "retries".
+	MaxRetries = 1000
+	// MaxTimeout is the longest "timeout".
+	MaxTimeout = 24 * time.Hour
+)
+
+// fields reads each field of a JSON line into the item. "headers" comes before "body", which may add to them.
+var fields = []struct {
+	name string
+	read func(*Item, json.RawMessage) error
+}{
+	{"url", func(it *Item, v json.RawMessage) error { return readString(v, &it.URL) }},
+	{"method", readMethod},
+	{"headers", readHeaders},
+	{"body", readBody},
+	{"key", func(it *Item, v json.RawMessage) error { return readString(v, &it.Key) }},
+	{"meta", readMeta},
+	{"retries", readRetries},
+	{"timeout", readTimeout},
+}
+
+// parseItem reads one JSON line. A field that is null is as good as absent.
+func parseItem(text []byte) (Item, error) {
+	if !utf8.Valid(text) {
+		return Item{}, errors.New("the JSON is not UTF-8")
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(text, &given); err != nil {
+		return Item{}, fmt.Errorf("bad JSON: %w", err)
+	}
+	var it Item
+	for _, f := range fields {
+		v, ok := given[f.name]
+		delete(given, f.name)
+		if !ok || string(v) == "null" {
+			continue
+		}
+		if err := f.read(&it, v); err != nil {
+			return Item{}, fmt.Errorf("%q %w", f.name, err)
+		}
+	}
+	if unknown := slices.Sorted(maps.Keys(given)); len(unknown) > 0 {
+		return Item{}, fmt.Errorf("unknown field %.60q: known are %s", unknown[0], fieldNames())
+	}
+	it.URL = string(trim([]byte(it.URL)))
+	if it.URL == "" {
+		return Item{}, errors.New(`"url" is missing`)
+	}
+	return it, nil
+}
+
+func fieldNames() string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	return strings.Join(names, ", ")
+}
+
+func readString(v json.RawMessage, to *string) error {
+	if json.Unmarshal(v, to) != nil {
+		return errors.New("must be a string")
+	}
+	return nil
+}
+
+// readMethod takes any token (RFC 9110 section 9.1) but CONNECT, which asks for a tunnel and not for an answer.
+// Methods are case-sensitive, but nobody who writes "get" means another method than GET.
+func readMethod(it *Item, v json.RawMessage) error {
+	if err := readString(v, &it.Method); err != nil {
+		return err
+	}
+	if it.Method != "" && !httpguts.ValidHeaderFieldName(it.Method) { // a token as well
+		return fmt.Errorf("is not an HTTP method: %.60q", it.Method)
+	}
+	switch upper := strings.ToUpper(it.Method); upper {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE":
+		it.Method = upper
+	case "CONNECT":
+		return errors.New("cannot be CONNECT")
+	}
+	return nil
+}
+
+// readBody takes a string as it is and anything else as JSON.
+func readBody(it *Item, v json.RawMessage) error {
+	if v[0] == '"' {
+		var s string
+		if err := readString(v, &s); err != nil {
+			return err
+		}
+		if s != "" {
+			it.Body = []byte(s)
+		}
+		return nil
+	}
+	it.Body = compact(v)
+	if _, ok := it.Header["Content-Type"]; !ok {
+		it.setHeader("Content-Type", []string{"application/json"})
+	}
+	return nil
+}
+
+func readMeta(it *Item, v json.RawMessage) error {
+	it.Meta = compact(v)
+	return nil
+}
+
+func readRetries(it *Item, v json.RawMessage) error {
+	var n int
+	if json.Unmarshal(v, &n) != nil || n < 0 || n > MaxRetries {
+		return fmt.Errorf("must be a whole number from 0 to %d", MaxRetries)
+	}
+	it.Retries = &n
+	return nil
+}
+
+// readTimeout takes a Go duration ("1m30s") or a number of seconds.
+func readTimeout(it *Item, v json.RawMessage) error {
+	var text string
+	var seconds float64
+	if json.Unmarshal(v, &text) == nil {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf(`must be a duration like "20s" or a number of seconds, not %.60q`, text)
+		}
+		it.Timeout = d
+	} else if json.Unmarshal(v, &seconds) == nil {
+		it.Timeout = time.Duration(min(max(seconds, -1), 2*MaxTimeout.Seconds()) * float64(time.Second))
+	} else {
+		return errors.New(`must be a duration like "20s" or a number of seconds`)
+	}
+	if it.Timeout < time.Millisecond || it.Timeout > MaxTimeout {
+		return fmt.Errorf("must be from 1ms to %s", MaxTimeout)
+	}
+	return nil
+}
+
+// compact is v, which is valid JSON, without white space.
+func compact(v json.RawMessage) []byte {
+	var b bytes.Buffer
+	if err := json.Compact(&b, v); err != nil {
+		return v
+	}
+	return b.Bytes()
+}
+
+// MarshalJSON writes an item as the JSON line that reads as the same item again.
+func (it Item) MarshalJSON() ([]byte, error) {
+	line := struct {
+		URL     string              `json:"url"`
+		Method  string              `json:"method,omitempty"`
+		Headers map[string][]string `json:"headers,omitempty"`
+		Body    string              `json:"body,omitempty"`
+		Key     string              `json:"key,omitempty"`
+		Meta    json.RawMessage     `json:"meta,omitempty"`
+		Retries *int                `json:"retries,omitempty"`
+		Timeout string              `json:"timeout,omitempty"`
+	}{URL: it.URL, Method: it.Method, Headers: it.Header, Body: string(it.Body), Key: it.Key, Meta: it.Meta, Retries: it.Retries}
+	if it.Timeout != 0 {
+		line.Timeout = it.Timeout.String()
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // keeps meta as it was
+	if err := e.Encode(line); err != nil {
+		return nil, fmt.Errorf("encode list line: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Outcome is what became of a request. The values are a public contract.
+type Outcome string
+
+// The outcomes.
+const (
+	OK        Outcome = "ok"         // a 2xx answer, whole
+	HTTPError Outcome = "http_error" // a final answer other than 2xx; its body is kept
+	Failed    Outcome = "failed"     // no answer
+	Skipped   Outcome = "skipped"    // not fetched, by policy
+)
+
+// Outcomes lists every outcome in the order in which people read them.
+var Outcomes = []Outcome{OK, HTTPError, Failed, Skipped}
+
+// Record is the stored account of one outcome: exactly one per request and generation. Its JSON fields are a public
+// contract: they are only added to.
+type Record struct {
+	ID          string              `json:"id"`
+	Job         string              `json:"job"`
+	Batch       string              `json:"batch"`
+	Generation  int                 `json:"generation"` // 0, and one more for each replay; the highest is the record
+	URL         string              `json:"url"`        // canonical, as enqueued
+	FinalURL    string              `json:"final_url,omitempty"`
+	Method      string              `json:"method"`
+	Outcome     Outcome             `json:"outcome"`
+	Status      int                 `json:"status,omitempty"`
+	Error       *RecordError        `json:"error,omitempty"`
+	Attempts    int                 `json:"attempts"`
+	Headers     map[string][]string `json:"headers,omitempty"` // of the answer
+	ContentType string              `json:"content_type,omitempty"`
+	Bytes       int64               `json:"bytes"` // of the decoded body
+	SHA256      string              `json:"sha256,omitempty"`
+	Body        string              `json:"body,omitempty"` // path of the body, relative to the job's folder
+	FetchedAt   time.Time           `json:"fetched_at"`
+	ElapsedMS   float64             `json:"elapsed_ms"` // of the last exchange, whole
+	Timings     *Timings            `json:"timings,omitempty"`
+	Protocol    string              `json:"protocol,omitempty"`
+	RemoteAddr  string              `json:"remote_addr,omitempty"`
+	Redirects   []Redirect          `json:"redirects,omitempty"`
+	Worker      string              `json:"worker"`
+	Meta        json.RawMessage     `json:"meta,omitempty"` // as given on the request's line
+}
+
+// RecordError says why an outcome is not ok.
+type RecordError struct {
+	Class   string `json:"class"` // from a bounded set
+	Message string `json:"message"`
+}
+
+// Timings are the phases of the last exchange in milliseconds; a phase that did not happen is 0.
+type Timings struct {
+	DNS     float64 `json:"dns"`
+	Connect float64 `json:"connect"`
+	TLS     float64 `json:"tls"`
+	TTFB    float64 `json:"ttfb"`
+	Total   float64 `json:"total"`
+}
+
+// Redirect is one redirect that was followed on the way to FinalURL.
+type Redirect struct {
+	URL    string `json:"url"`
+	Status int    `json:"status"`
+}

@@ -1,0 +1,185 @@
+// Package enqueuer turns lists into jobs: it canonicalises, drops what the job has, groups by host into batches,
+// accepts them into the ledger and hands them to asynq.
+//
+// It promises that memory does not grow with the list, that what was accepted is never lost, and that running it
+// again over the same list and job accepts what is missing and nothing twice, wherever it was stopped.
+package enqueuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/fetchfleet/fetchfleet/internal/canon"
+	"github.com/fetchfleet/fetchfleet/internal/lists"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+)
+
+// Options say which job to fill and how.
+type Options struct {
+	Job  tasks.JobID
+	Spec tasks.Spec
+	// OnBadLine is called for every line that is no request; nil ignores them. They are counted either way.
+	OnBadLine func(lists.Line)
+	// MaxBatch is the number of requests at which a batch is closed; 0 = 32.
+	MaxBatch int
+	// MemoryLimit is about how many bytes of partial batches are held before the oldest are flushed; 0 = 32 MiB.
+	MemoryLimit int
+}
+
+// Counts is what has become of the lines so far.
+type Counts struct {
+	Lines      int64 `json:"lines"`      // that held a request or tried to
+	Accepted   int64 `json:"accepted"`   // requests new to the job
+	Duplicates int64 `json:"duplicates"` // requests the job had already
+	BadLines   int64 `json:"bad_lines"`
+	Batches    int64 `json:"batches"`
+}
+
+// Enqueuer fills one job. Counts may be called while Run runs.
+type Enqueuer struct {
+	opts   Options
+	ledger *ledger.Ledger
+	sender *sender
+	groups *groups
+
+	lines, bad atomic.Int64
+}
+
+// New returns an enqueuer for a job that exists in the ledger.
+func New(l *ledger.Ledger, d *dispatch.Dispatcher, opts Options) *Enqueuer {
+	if opts.MaxBatch <= 0 {
+		opts.MaxBatch = 32
+	}
+	if opts.MemoryLimit <= 0 {
+		opts.MemoryLimit = 32 << 20
+	}
+	s := &sender{job: opts.Job, queue: opts.Spec.Queue, ledger: l, dispatcher: d}
+	return &Enqueuer{opts: opts, ledger: l, sender: s, groups: newGroups(opts.MaxBatch, opts.MemoryLimit)}
+}
+
+// Counts returns the figures so far.
+func (e *Enqueuer) Counts() Counts {
+	return Counts{
+		Lines: e.lines.Load(), BadLines: e.bad.Load(),
+		Accepted: e.sender.accepted.Load(), Duplicates: e.sender.duplicates.Load(), Batches: e.sender.batches.Load(),
+	}
+}
+
+// Run reads the list to its end. It does not seal the job. On an error, and when ctx is done, what was accepted stays
+// accepted; the rest is taken by running again.
+func (e *Enqueuer) Run(ctx context.Context, list *lists.Reader) error {
+	e.sender.start(ctx)
+	err := e.read(ctx, list)
+	if err == nil {
+		for g := e.groups.oldest(); g != nil; g = e.groups.oldest() {
+			e.sender.offer(e.groups.take(g))
+		}
+	}
+	return errors.Join(err, e.sender.wait())
+}
+
+func (e *Enqueuer) read(ctx context.Context, list *lists.Reader) error {
+	for {
+		if e.sender.failed() {
+			return nil // wait returns why
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		line, err := list.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e.lines.Add(1)
+		if line.Err == nil {
+			line.Err = e.add(ctx, &line)
+		}
+		if line.Err != nil {
+			e.bad.Add(1)
+			if e.opts.OnBadLine != nil {
+				e.opts.OnBadLine(line)
+			}
+		}
+	}
+}
+
+// add puts one line into its host's batch. Its error belongs to the line.
+func (e *Enqueuer) add(ctx context.Context, line *lists.Line) error {
+	u, err := canon.Parse(line.Item.URL)
+	if err != nil {
+		return err
+	}
+	p := pending{url: u.Href}
+	if e.opts.Spec.NoDedupe || !plain(&line.Item) {
+		if p.request, err = e.request(ctx, u.Href, line); err != nil {
+			return err
+		}
+	}
+	p.hash = e.hash(&p)
+	for _, full := range e.groups.add(u.Host, p) {
+		e.sender.offer(full)
+	}
+	return nil
+}
+
+func plain(it *lists.Item) bool {
+	return it.Method == "" && it.Header == nil && it.Body == nil && it.Key == "" && it.Meta == nil &&
+		it.Retries == nil && it.Timeout == 0
+}
+
+// request builds a request that is more than its URL.
+func (e *Enqueuer) request(ctx context.Context, url string, line *lists.Line) (*tasks.Request, error) {
+	it := &line.Item
+	r := &tasks.Request{
+		URL: url, Header: it.Header, Body: it.Body, Key: it.Key, Meta: it.Meta, Retries: it.Retries,
+		Timeout: tasks.Duration(it.Timeout),
+	}
+	if it.Method != e.opts.Spec.Method {
+		r.Method = it.Method
+	}
+	if e.opts.Spec.NoDedupe && r.Key == "" {
+		r.Key = line.Source + ":" + strconv.FormatInt(line.Number, 10)
+	}
+	if len(r.Body) > tasks.MaxInlineBody {
+		id, _, _ := r.Identity(e.opts.Job, &e.opts.Spec)
+		if err := e.ledger.PutBody(ctx, e.opts.Job, string(id), r.Body); err != nil {
+			return nil, err
+		}
+		r.ID, r.BodyKey, r.Body = id, string(id), nil
+	}
+	return r, nil
+}
+
+func (e *Enqueuer) hash(p *pending) int64 {
+	if p.request == nil {
+		return tasks.RequestHash(e.opts.Job, e.opts.Spec.Method, p.url, "", nil)
+	}
+	if p.request.ID != "" {
+		h, _ := p.request.ID.SeenHash() // made by Identity, so it parses
+		return h
+	}
+	r := p.request
+	return tasks.RequestHash(e.opts.Job, r.EffectiveMethod(&e.opts.Spec), r.URL, r.Key, r.Body)
+}
+
+// ResumeError wraps what stopped an enqueuer and tells how to go on.
+type ResumeError struct {
+	Job tasks.JobID
+	Err error
+}
+
+func (e *ResumeError) Error() string {
+	return fmt.Sprintf("%v; what was accepted is safe: run the same command with --job %s to continue", e.Err, e.Job)
+}
+
+// Unwrap returns what stopped it.
+func (e *ResumeError) Unwrap() error { return e.Err }

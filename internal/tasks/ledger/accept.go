@@ -1,0 +1,152 @@
+package ledger
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+)
+
+//go:embed accept.lua
+var acceptText string
+
+var acceptScript = redis.NewScript(acceptText)
+
+// Offer is a batch offered to the ledger.
+type Offer struct {
+	ID      tasks.BatchID
+	Payload []byte
+	Hashes  []int64 // RequestID.SeenHash of each of its requests, in order
+}
+
+// Answer is what became of an offer.
+type Answer struct {
+	// Open says that this very batch was accepted before and is open.
+	Open bool
+	// Taken are the indexes of requests that the job has already. If there are any, nothing of the offer was
+	// accepted: build the batch again without them.
+	Taken []int
+}
+
+// Accepted reports whether the offer was accepted by this call.
+func (a Answer) Accepted() bool { return !a.Open && len(a.Taken) == 0 }
+
+// Accept takes batches into a job, each whole or not at all, and puts their payloads into the outbox.
+// The caller hands accepted batches to asynq and then calls Sent.
+func (l *Ledger) Accept(ctx context.Context, job tasks.JobID, offers []Offer) ([]Answer, error) {
+	k := keysOf(job)
+	args := make([]any, 0, 2+len(offers)*4)
+	args = append(args, k.seen, seenLoad)
+	var hashes []byte
+	for i := range offers {
+		o := &offers[i]
+		hashes = hashes[:0]
+		for _, h := range o.Hashes {
+			hashes = append(strconv.AppendInt(hashes, h, 10), ',')
+		}
+		args = append(args, string(o.ID), o.Payload, len(o.Hashes), string(hashes))
+	}
+	res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes}, args...).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("accept %d batches into job %s: %w", len(offers), job, err)
+	}
+	answers := make([]Answer, len(res))
+	for i, r := range res {
+		for _, index := range r.([]any) {
+			if n := index.(int64); n == 0 {
+				answers[i].Open = true
+			} else {
+				answers[i].Taken = append(answers[i].Taken, int(n-1))
+			}
+		}
+	}
+	return answers, nil
+}
+
+// Envelope is a batch that waits in the outbox.
+type Envelope struct {
+	Batch   tasks.BatchID
+	Due     time.Time // zero = at once
+	Payload []byte
+}
+
+// Sent clears batches from the outbox: asynq has them.
+func (l *Ledger) Sent(ctx context.Context, job tasks.JobID, ids ...tasks.BatchID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	k := keysOf(job)
+	fields, members := make([]string, len(ids)), make([]any, len(ids))
+	for i, id := range ids {
+		fields[i], members[i] = string(id), string(id)
+	}
+	pipe := l.rdb.Pipeline()
+	pipe.HDel(ctx, k.outbox, fields...)
+	pipe.ZRem(ctx, k.outboxTimes, members...)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("clear %d batches from the outbox of job %s: %w", len(ids), job, err)
+	}
+	return nil
+}
+
+// Outbox returns up to limit batches that have been in the outbox for at least age, oldest first.
+func (l *Ledger) Outbox(ctx context.Context, job tasks.JobID, age time.Duration, limit int) ([]Envelope, error) {
+	k := keysOf(job)
+	now, err := l.rdb.Time(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read the time of Redis: %w", err)
+	}
+	ids, err := l.rdb.ZRangeByScore(ctx, k.outboxTimes, &redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(now.Add(-age).UnixMilli(), 10), Count: int64(limit),
+	}).Result()
+	if err != nil || len(ids) == 0 {
+		return nil, wrap(err, "list the outbox of job %s", job)
+	}
+	values, err := l.rdb.HMGet(ctx, k.outbox, ids...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read the outbox of job %s: %w", job, err)
+	}
+	var out []Envelope
+	for i, id := range ids {
+		value, ok := values[i].(string)
+		if !ok {
+			continue // sent meanwhile
+		}
+		e, err := parseEnvelope(tasks.BatchID(id), value)
+		if err != nil {
+			return out, fmt.Errorf("outbox of job %s: %w", job, err)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func envelope(due int64, payload []byte) string {
+	return strconv.FormatInt(due, 10) + "|" + string(payload)
+}
+
+func parseEnvelope(id tasks.BatchID, value string) (Envelope, error) {
+	due, payload, ok := strings.Cut(value, "|")
+	ms, err := strconv.ParseInt(due, 10, 64)
+	if !ok || err != nil {
+		return Envelope{}, fmt.Errorf("batch %s: not an envelope", id)
+	}
+	e := Envelope{Batch: id, Payload: []byte(payload)}
+	if ms > 0 {
+		e.Due = time.UnixMilli(ms)
+	}
+	return e, nil
+}
+
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}

@@ -1,0 +1,30 @@
+-- Begin a delivery of a batch.
+--
+-- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases
+-- ARGV 1 batch, 2 request id when the batch holds one request, else empty
+-- Returns {state, now in ms, ...}:
+--   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store}
+--     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
+--   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
+--   {'closed', now}                           finished, or never accepted
+--   {'unknown', now}                          there is no such job
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stats = redis.call('HMGET', KEYS[1], 'created', 'store')
+if not stats[1] then return { 'unknown', now } end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
+  local noted = redis.call('HGET', KEYS[6], ARGV[1])
+  if noted then return { 'archived', now, noted } end
+  return { 'closed', now }
+end
+local begun = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
+local generation = '0'
+if ARGV[2] ~= '' then generation = redis.call('HGET', KEYS[5], ARGV[2]) or '0' end
+local base = redis.call('HGET', KEYS[7], ARGV[1]) or '0'
+local waits, since = -1, 0
+local noted = redis.call('HGET', KEYS[4], ARGV[1])
+if noted then
+  local a, b = string.match(noted, '^(%d+) (%d+)$')
+  waits, since = tonumber(a), tonumber(b)
+end
+return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '' }

@@ -1,0 +1,193 @@
+package ledger
+
+import (
+	"context"
+	_ "embed" // the scripts
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+)
+
+//go:embed begin.lua
+var beginText string
+
+//go:embed return.lua
+var returnText string
+
+//go:embed finish.lua
+var finishText string
+
+//go:embed reopen.lua
+var reopenText string
+
+//go:embed retake.lua
+var retakeText string
+
+var (
+	beginScript  = redis.NewScript(beginText)
+	returnScript = redis.NewScript(returnText)
+	finishScript = redis.NewScript(finishText)
+	reopenScript = redis.NewScript(reopenText)
+	retakeScript = redis.NewScript(retakeText)
+)
+
+// BatchState is what the ledger says of a batch as a delivery of it begins.
+type BatchState string
+
+// The states.
+const (
+	BatchOpen     BatchState = "open"
+	BatchArchived BatchState = "archived" // finished with a failed last attempt; its task may be run again
+	BatchClosed   BatchState = "closed"   // finished, or never accepted
+	BatchUnknown  BatchState = "unknown"  // its job is not here
+)
+
+// Delivery is what the ledger knows as a delivery of a batch begins.
+type Delivery struct {
+	State      BatchState
+	Now        time.Time // by Redis
+	Begun      int       // deliveries begun and neither finished nor returned, this one included
+	Generation int       // of the batch's one request; 0 for batches of more
+	Base       int       // asynq's retry count when the batch was replayed
+	Waits      int       // waits in a row, -1 when none was noted
+	WaitSince  int64     // Unix milliseconds of the first of them
+	Store      string    // identity of the job's store, empty before its first unit
+	Archived   Note      // when archived
+	note       string
+}
+
+// Note is what the ledger keeps of a batch whose last attempt failed, so that it can be replayed.
+type Note struct {
+	Request    tasks.RequestID `json:"request"`
+	Generation int             `json:"generation"`
+	Outcome    string          `json:"outcome"`
+	Class      string          `json:"class"`
+	Bytes      int64           `json:"bytes"`
+	Error      string          `json:"error"` // the text the task was archived with
+}
+
+// Begin notes that a delivery of a batch begins. request is the id of its request when it holds just one, else "".
+func (l *Ledger) Begin(ctx context.Context, job tasks.JobID, batch tasks.BatchID, request tasks.RequestID) (Delivery, error) {
+	k := keysOf(job)
+	res, err := beginScript.Run(ctx, l.rdb,
+		[]string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases}, string(batch), string(request)).Slice()
+	if err != nil {
+		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", batch, job, err)
+	}
+	d := Delivery{State: BatchState(res[0].(string)), Now: time.UnixMilli(res[1].(int64))}
+	switch d.State {
+	case BatchArchived:
+		d.note = res[2].(string)
+		if err := json.Unmarshal([]byte(d.note), &d.Archived); err != nil {
+			return d, fmt.Errorf("read the note on batch %s of job %s: %w", batch, job, err)
+		}
+	case BatchOpen:
+		n := func(i int) int64 { return res[i].(int64) }
+		d.Begun, d.Generation = int(n(2)), int(n(3))
+		d.Base = int(n(4))
+		d.Waits, d.WaitSince, d.Store = int(n(5)), n(6), res[7].(string)
+	}
+	return d, nil
+}
+
+// Return gives a batch back: this delivery ended without a unit and was no crash.
+func (l *Ledger) Return(ctx context.Context, job tasks.JobID, batch tasks.BatchID) error {
+	return l.giveBack(ctx, job, batch, "same")
+}
+
+// Tried gives a batch back after an attempt or a wait, and notes the waits in a row and since when (Unix milliseconds).
+func (l *Ledger) Tried(ctx context.Context, job tasks.JobID, batch tasks.BatchID, waits int, since int64) error {
+	return l.giveBack(ctx, job, batch, "tried", waits, since)
+}
+
+func (l *Ledger) giveBack(ctx context.Context, job tasks.JobID, batch tasks.BatchID, args ...any) error {
+	k := keysOf(job)
+	err := returnScript.Run(ctx, l.rdb, []string{k.begun, k.waits, k.open}, append([]any{string(batch)}, args...)...).Err()
+	return wrap(err, "give back batch %s of job %s", batch, job)
+}
+
+// Counter is an increment of one of a job's figures.
+type Counter struct {
+	Name string // an outcome, "bytes", or "class:NAME"
+	Add  int64
+}
+
+// Child is a batch that follows from a finished one.
+type Child struct {
+	ID       tasks.BatchID
+	Requests int
+	Due      int64 // Unix milliseconds, 0 = at once
+	Payload  []byte
+}
+
+// Finishing is what a committed account means for the ledger.
+type Finishing struct {
+	Job      tasks.JobID
+	Batch    tasks.BatchID
+	Recorded int
+	Counters []Counter
+	Children []Child
+	Archive  *Note // not nil: its task is being archived, and may be replayed
+}
+
+// Finish takes the batch out of the open set, counts, and puts its children into the open set and the outbox.
+// Only the call that removed it counts: first is false for every other. The caller hands children to asynq and then
+// calls Sent.
+func (l *Ledger) Finish(ctx context.Context, f Finishing) (first, ended bool, err error) {
+	k := keysOf(f.Job)
+	note := ""
+	if f.Archive != nil {
+		data, err := json.Marshal(f.Archive)
+		if err != nil {
+			return false, false, fmt.Errorf("note batch %s: %w", f.Batch, err)
+		}
+		note = string(data)
+	}
+	args := []any{string(f.Batch), string(f.Job), note, f.Recorded, len(f.Counters)}
+	for _, c := range f.Counters {
+		args = append(args, c.Name, c.Add)
+	}
+	for _, c := range f.Children {
+		args = append(args, string(c.ID), c.Requests, envelope(c.Due, c.Payload))
+	}
+	res, err := finishScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, k.begun, k.waits,
+		k.bases, k.archived, k.pace, liveKey}, args...).Int64Slice()
+	if err != nil {
+		return false, false, fmt.Errorf("finish batch %s of job %s: %w", f.Batch, f.Job, err)
+	}
+	return res[0] == 1, res[1] == 1, nil
+}
+
+// Reopen opens an archived batch again, one generation up. d is what Begin returned; retried is asynq's retry count.
+// It reports false when the batch was not archived any more.
+func (l *Ledger) Reopen(ctx context.Context, job tasks.JobID, batch tasks.BatchID, d Delivery, retried int) (bool, error) {
+	k := keysOf(job)
+	a := d.Archived
+	n, err := reopenScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.generations, k.archived, k.bases, liveKey},
+		string(batch), string(job), string(a.Request), d.note, a.Generation, retried, a.Outcome, a.Class, a.Bytes).Int()
+	return n == 1, wrap(err, "reopen batch %s of job %s", batch, job)
+}
+
+// Retake is a recorded request to be taken again.
+type Retake struct {
+	Request    tasks.RequestID
+	Generation int // to take it in: one above its record's
+	Payload    []byte
+	Outcome    string // its record's
+	Class      string
+	Bytes      int64
+}
+
+// Retake takes a recorded request again as a batch of one, and puts that into the outbox. It reports false when that
+// generation was begun before.
+func (l *Ledger) Retake(ctx context.Context, job tasks.JobID, r Retake) (tasks.BatchID, bool, error) {
+	k := keysOf(job)
+	id := tasks.RetakenBatchID(job, r.Request, r.Generation)
+	n, err := retakeScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.generations, k.outbox, k.outboxTimes, liveKey},
+		string(id), string(job), string(r.Request), r.Generation, r.Payload, r.Outcome, r.Class, r.Bytes).Int()
+	return id, n == 1, wrap(err, "take request %s of job %s again", r.Request, job)
+}

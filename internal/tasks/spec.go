@@ -1,0 +1,121 @@
+package tasks
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// SpecVersion is the newest spec that this code understands. A worker takes no batch of a job whose spec is newer.
+const SpecVersion = 1
+
+// Spec is the policy of a job: stored once, in effect for all of its requests.
+type Spec struct {
+	V         int      `json:"v"`
+	Queue     string   `json:"queue"`
+	HostRate  float64  `json:"host_rate"`  // requests/s per host, 0 = no limit
+	HostBurst int      `json:"host_burst"` // requests that may go at once after a pause, at least 1
+	HostConns int      `json:"host_conns"` // requests in service at once per host, 0 = no limit
+	Retries   int      `json:"retries"`    // attempts after the first
+	Backoff   Backoff  `json:"backoff"`
+	RetryOn   RetryOn  `json:"retry_on,omitempty"`
+	Patience  Duration `json:"patience"` // how long a request may meet nothing but waits
+	Timeout   Duration `json:"timeout"`  // to the headers, and between bytes
+	MaxTime   Duration `json:"max_time"` // a whole request
+	MaxBody   int64    `json:"max_body"` // bytes, as sent and as decoded
+	Method    string   `json:"method"`
+	Header    Header   `json:"header,omitempty"`
+	Data      []byte   `json:"data,omitempty"` // body of every request that brings none
+	Robots    string   `json:"robots"`         // "obey" or "ignore"
+	UserAgent string   `json:"user_agent,omitempty"`
+	NoDedupe  bool     `json:"no_dedupe,omitempty"`
+}
+
+// DefaultSpec is what a job gets that says nothing.
+func DefaultSpec() Spec {
+	return Spec{
+		V: SpecVersion, Queue: "default",
+		HostRate: 5, HostBurst: 1, HostConns: 4,
+		Retries: 4, Backoff: DefaultBackoff, Patience: Duration(2 * time.Hour),
+		Timeout: Duration(30 * time.Second), MaxTime: Duration(time.Hour), MaxBody: 1 << 30,
+		Method: "GET", Robots: "obey",
+	}
+}
+
+// Validate names the first field that cannot be.
+func (s Spec) Validate() error {
+	switch {
+	case !slices.Contains(Queues, s.Queue):
+		return fmt.Errorf("--queue %q: the queues are %v", s.Queue, Queues)
+	case !(s.HostRate >= 0) || s.HostRate > 1e6:
+		return fmt.Errorf("--host-rate %v: give requests per second, 0 for no limit", s.HostRate)
+	case s.HostBurst < 1:
+		return fmt.Errorf("--host-burst %d: at least 1", s.HostBurst)
+	case s.HostConns < 0:
+		return fmt.Errorf("--host-conns %d: 0 (no limit) or more", s.HostConns)
+	case s.Retries < 0 || s.Retries > 1000:
+		return fmt.Errorf("--retries %d: 0 to 1000", s.Retries)
+	case s.Patience <= 0, s.Timeout <= 0, s.MaxTime <= 0:
+		return fmt.Errorf("--patience %s, --timeout %s, --max-time %s: must be above 0", s.Patience, s.Timeout, s.MaxTime)
+	case s.MaxBody <= 0:
+		return fmt.Errorf("--max-body %d: must be above 0", s.MaxBody)
+	case s.Robots != "obey" && s.Robots != "ignore":
+		return fmt.Errorf("--robots %q: obey or ignore", s.Robots)
+	}
+	if _, err := s.RetryOn.Compile(); err != nil {
+		return err
+	}
+	return s.Backoff.validate()
+}
+
+// ParseSpec reads a stored spec. One that is newer than SpecVersion is an error that says so.
+func ParseSpec(data []byte) (Spec, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Spec{}, fmt.Errorf("read job spec: %w", err)
+	}
+	if head.V > SpecVersion {
+		return Spec{}, &NewerSpecError{Version: head.V}
+	}
+	s := DefaultSpec()
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Spec{}, fmt.Errorf("read job spec: %w", err)
+	}
+	return s, nil
+}
+
+// NewerSpecError says that a job was made by a newer fetchfleet.
+type NewerSpecError struct{ Version int }
+
+func (e *NewerSpecError) Error() string {
+	return fmt.Sprintf("the job's spec has version %d, this fetchfleet understands up to %d: upgrade it", e.Version, SpecVersion)
+}
+
+// Difference names the fields, by flag, in which two specs differ; only those in given are compared, all if nil.
+func (s Spec) Difference(other Spec, given []string) []string {
+	a, b := s.fields(), other.fields()
+	var names []string
+	for name, value := range a {
+		if (given == nil || slices.Contains(given, name)) && value != b[name] {
+			names = append(names, fmt.Sprintf("%s (the job has %s, not %s)", name, value, b[name]))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// fields maps each policy flag to the value it has.
+func (s Spec) fields() map[string]string {
+	header, _ := json.Marshal(s.Header)
+	return map[string]string{
+		"--queue": s.Queue, "--host-rate": fmt.Sprint(s.HostRate), "--host-burst": fmt.Sprint(s.HostBurst),
+		"--host-conns": fmt.Sprint(s.HostConns), "--retries": fmt.Sprint(s.Retries), "--backoff": s.Backoff.String(),
+		"--retry-on": string(s.RetryOn), "--patience": s.Patience.String(), "--timeout": s.Timeout.String(),
+		"--max-time": s.MaxTime.String(), "--max-body": fmt.Sprint(s.MaxBody), "--method": s.Method,
+		"--header": string(header), "--data": fmt.Sprintf("%q", s.Data), "--robots": s.Robots,
+		"--user-agent": s.UserAgent, "--no-dedupe": fmt.Sprint(s.NoDedupe),
+	}
+}

@@ -1,0 +1,318 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+)
+
+// add puts the record of a request that ended into the unit. A record that the store refuses for itself becomes a
+// record that says so.
+func (v *visitRun) add(r *result) error {
+	if r.record == nil {
+		return nil
+	}
+	err := v.unit.Add(r.record)
+	if !errors.Is(err, store.ErrRecord) {
+		return err
+	}
+	h := happening{class: classStore, message: err.Error()}
+	refused := r.record
+	r.verdict.final = h
+	r.record = &store.Record{
+		ID: refused.ID, Job: refused.Job, Batch: refused.Batch, Generation: refused.Generation, URL: refused.URL,
+		Method: refused.Method, Outcome: store.Failed, Error: &store.RecordError{Class: h.class, Message: h.message},
+		Attempts: refused.Attempts, FetchedAt: refused.FetchedAt, ElapsedMS: refused.ElapsedMS, Worker: refused.Worker,
+	}
+	return v.unit.Add(r.record)
+}
+
+// newAccount begins the account of this delivery's unit.
+func (d *delivery) newAccount() *store.Account {
+	return &store.Account{
+		V: store.AccountVersion, Job: string(d.batch.Job), Batch: string(d.batch.ID), Generation: d.generation,
+		Worker: d.name, Delivery: fmt.Sprintf("%s-%d", d.name, d.deliveries.Add(1)),
+	}
+}
+
+// account says what became of every request: recorded here, leaving as a batch of one, or handed back.
+func (v *visitRun) account() (*store.Account, error) {
+	a := v.newAccount()
+	var back []tasks.Request
+	for i := range v.results {
+		r, request := &v.results[i], &v.batch.Requests[i]
+		if r.back() {
+			back = append(back, *request)
+			continue
+		}
+		entry, child, err := v.entry(r, request)
+		if err != nil {
+			return nil, err
+		}
+		a.Entries = append(a.Entries, entry)
+		if child != nil {
+			a.Children = append(a.Children, *child)
+		}
+	}
+	return a, v.handBack(a, back)
+}
+
+// handBack puts the requests that were not done into one batch that follows.
+func (v *visitRun) handBack(a *store.Account, back []tasks.Request) error {
+	if len(back) == 0 {
+		return nil
+	}
+	for i := range back {
+		id, _, _ := back[i].Identity(v.batch.Job, &v.spec)
+		a.Entries = append(a.Entries, store.Entry{ID: string(id), Fate: store.HandedBack})
+	}
+	rest := *v.batch
+	rest.Requests = back
+	child, err := v.child("back", &rest, 0)
+	if err != nil {
+		return err
+	}
+	a.Children = append(a.Children, *child)
+	return nil
+}
+
+func (v *visitRun) entry(r *result, request *tasks.Request) (store.Entry, *store.Child, error) {
+	id, _, _ := request.Identity(v.batch.Job, &v.spec)
+	if r.record != nil {
+		entry, err := recorded(r.record, request)
+		return entry, nil, err
+	}
+	if r.hop != nil {
+		next := tasks.Batch{Job: v.batch.Job, Host: r.hop.host, Requests: []tasks.Request{r.hop.request},
+			Attempts: v.past.attempts, Generation: v.generation}
+		child, err := v.child("hop", &next, 0)
+		return store.Entry{ID: string(id), Fate: store.HandedBack}, child, err
+	}
+	p := r.verdict.past
+	next := tasks.Batch{Job: v.batch.Job, Host: v.batch.Host, Requests: []tasks.Request{*request}, Carried: true,
+		Attempts: p.attempts, Waits: p.waits, WaitSince: p.waitSince, LastError: r.err, Generation: v.generation}
+	due := v.now().Add(r.verdict.delay)
+	child, err := v.child("retry", &next, due.UnixMilli())
+	return store.Entry{ID: string(id), Fate: store.ToRetry, Attempts: p.attempts, Error: r.err}, child, err
+}
+
+// recorded is the entry of a recorded request. One that is not ok keeps the request, to be taken again from here.
+func recorded(r *store.Record, request *tasks.Request) (store.Entry, error) {
+	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: r.Bytes, Attempts: r.Attempts}
+	if r.Error == nil {
+		return entry, nil
+	}
+	entry.Class, entry.Error = r.Error.Class, r.Error.Message
+	data, err := json.Marshal(request)
+	entry.Request = data
+	return entry, err
+}
+
+func (d *delivery) child(kind string, b *tasks.Batch, due int64) (*store.Child, error) {
+	first, _, _ := b.Requests[0].Identity(b.Job, &d.spec)
+	payload, err := b.Payload()
+	if err != nil {
+		return nil, err
+	}
+	id := tasks.ChildBatchID(b.Job, kind, store.UnitName(string(d.batch.ID), d.generation), first)
+	return &store.Child{ID: string(id), Requests: len(b.Requests), Due: due, Payload: payload}, nil
+}
+
+// poisoned deals with a batch whose deliveries begin and vanish: it is split into batches of one, and a batch of one
+// ends as failed.
+func (d *delivery) poisoned(ctx context.Context) error {
+	ctx, cancel := d.keep(ctx)
+	defer cancel()
+	d.log.Warn().Str("batch", string(d.batch.ID)).Int("deliveries", d.state.Begun-1).Int("requests", len(d.batch.Requests)).
+		Msg("batch was begun and never finished")
+	unit, err := d.store.Begin(ctx, string(d.batch.Job), store.UnitName(string(d.batch.ID), d.generation))
+	if err != nil {
+		return d.storeTrouble(ctx, err)
+	}
+	account := d.newAccount()
+	var records []*store.Record
+	if len(d.batch.Requests) == 1 {
+		records = []*store.Record{d.crashed()}
+		if err := unit.Add(records[0]); err != nil {
+			return d.storeTrouble(ctx, errors.Join(err, unit.Discard()))
+		}
+		entry, err := recorded(records[0], &d.batch.Requests[0])
+		if err != nil {
+			return errors.Join(err, unit.Discard())
+		}
+		account.Entries = append(account.Entries, entry)
+	} else if err := d.split(account); err != nil {
+		return errors.Join(err, unit.Discard())
+	}
+	return d.commit(ctx, unit, account, records)
+}
+
+// crashed is the record of a request whose worker died each time.
+func (d *delivery) crashed() *store.Record {
+	r := &d.batch.Requests[0]
+	id, url, method := r.Identity(d.batch.Job, &d.spec)
+	return &store.Record{
+		ID: string(id), Job: string(d.batch.Job), Batch: string(d.batch.ID), Generation: d.generation, URL: url,
+		FinalURL: r.URL, Method: method, Outcome: store.Failed, Attempts: d.past.attempts, FetchedAt: time.Now().UTC(),
+		Error: &store.RecordError{Class: classCrashed, Message: fmt.Sprintf(
+			"%s: its worker vanished in each of %d deliveries", classCrashed, d.state.Begun-1)},
+		Worker: d.name, Meta: r.Meta,
+	}
+}
+
+func (d *delivery) split(a *store.Account) error {
+	for i := range d.batch.Requests {
+		one := *d.batch
+		one.Requests = d.batch.Requests[i : i+1]
+		child, err := d.child("split", &one, 0)
+		if err != nil {
+			return err
+		}
+		id, _, _ := one.Requests[0].Identity(one.Job, &d.spec)
+		a.Entries = append(a.Entries, store.Entry{ID: string(id), Fate: store.HandedBack})
+		a.Children = append(a.Children, *child)
+	}
+	return nil
+}
+
+// commit makes the unit visible, or finds that another of its name was first, and finishes from the winner's account.
+func (d *delivery) commit(ctx context.Context, unit store.Unit, account *store.Account, records []*store.Record) error {
+	began := time.Now()
+	faults.Point("before-commit")
+	winner, won, err := unit.Commit(ctx, account)
+	if err != nil {
+		return d.storeTrouble(ctx, errors.Join(err, unit.Discard()))
+	}
+	d.metrics.Committed(time.Since(began))
+	faults.Point("after-commit")
+	if won {
+		d.observe(records)
+	}
+	return d.finish(ctx, winner)
+}
+
+// observe tells of records that were committed by this delivery.
+func (d *delivery) observe(records []*store.Record) {
+	for _, r := range records {
+		d.metrics.Finished(string(r.Outcome))
+		d.metrics.Bytes(r.Bytes)
+		d.metrics.Exchanged(time.Duration(r.ElapsedMS * float64(time.Millisecond)))
+		if r.Error != nil {
+			d.metrics.Failed(r.Error.Class)
+		}
+		if d.onRecord != nil {
+			d.onRecord(r)
+		}
+	}
+}
+
+// finishPatience is how long a committed unit waits for Redis in the hands of its writer. After that the next
+// delivery finishes it.
+const finishPatience = 2 * time.Minute
+
+// finish moves the ledger forward from a committed account, and says what becomes of the task.
+func (d *delivery) finish(ctx context.Context, a *store.Account) error {
+	ctx, cancel := d.keep(ctx)
+	defer cancel()
+	f, text := d.finishing(a)
+	began := time.Now()
+	first, ended, err := d.ledger.Finish(ctx, f)
+	for wait := 200 * time.Millisecond; err != nil; wait = min(2*wait, 5*time.Second) {
+		if ctx.Err() != nil || time.Since(began) > finishPatience {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		first, ended, err = d.ledger.Finish(ctx, f)
+	}
+	d.metrics.FinishedBatch(time.Since(began))
+	faults.Point("after-finish")
+	if first {
+		d.follow(ctx, f)
+		d.dropBodies(ctx, a)
+	}
+	if ended {
+		d.log.Info().Str("job", string(d.batch.Job)).Msg("job ended")
+	}
+	if text != "" {
+		return &archiveError{text: text}
+	}
+	return nil
+}
+
+// follow hands the children to asynq. If that fails they stay in the outbox, which every worker sweeps.
+func (d *delivery) follow(ctx context.Context, f ledger.Finishing) {
+	var children []ledger.Envelope
+	for _, c := range f.Children {
+		e := ledger.Envelope{Batch: c.ID, Payload: c.Payload}
+		if c.Due > 0 {
+			e.Due = time.UnixMilli(c.Due)
+		}
+		children = append(children, e)
+	}
+	if err := d.dispatcher.Send(ctx, d.batch.Job, d.spec.Queue, children); err != nil {
+		d.log.Warn().Err(err).Msg("children wait in the outbox")
+	}
+	faults.Point("after-children")
+}
+
+// dropBodies removes the bodies of requests that ended well. Those of others are kept for replays.
+func (d *delivery) dropBodies(ctx context.Context, a *store.Account) {
+	for i := range d.batch.Requests {
+		key := d.batch.Requests[i].BodyKey
+		if key == "" {
+			continue
+		}
+		for _, e := range a.Entries {
+			if e.ID == key && e.Outcome == store.OK {
+				if err := d.ledger.DropBody(ctx, d.batch.Job, key); err != nil {
+					d.log.Warn().Err(err).Msg("request body left in Redis")
+				}
+			}
+		}
+	}
+}
+
+// finishing is what an account means for the ledger. text is what the task is archived with, "" when it just ends.
+func (d *delivery) finishing(a *store.Account) (f ledger.Finishing, text string) {
+	f = ledger.Finishing{Job: d.batch.Job, Batch: d.batch.ID}
+	counts := map[string]int64{}
+	for _, e := range a.Entries {
+		if e.Fate != store.Recorded {
+			continue
+		}
+		f.Recorded++
+		counts[string(e.Outcome)]++
+		counts["bytes"] += e.Bytes
+		if e.Class != "" {
+			counts["class:"+e.Class]++
+		}
+	}
+	for name, n := range counts {
+		f.Counters = append(f.Counters, ledger.Counter{Name: name, Add: n})
+	}
+	for _, c := range a.Children {
+		f.Children = append(f.Children, ledger.Child{ID: tasks.BatchID(c.ID), Requests: c.Requests, Due: c.Due, Payload: c.Payload})
+	}
+	if len(a.Entries) != 1 || f.Recorded != 1 || a.Entries[0].Outcome == store.OK {
+		return f, ""
+	}
+	if e := a.Entries[0]; d.batch.Carried || e.Class == classCrashed {
+		text = fmt.Sprintf("%s (attempts: %d)", e.Error, e.Attempts)
+		if a.Generation > 0 {
+			text += fmt.Sprintf(" (replay %d)", a.Generation)
+		}
+		f.Archive = &ledger.Note{Request: tasks.RequestID(e.ID), Generation: a.Generation, Outcome: string(e.Outcome),
+			Class: e.Class, Bytes: e.Bytes, Error: text}
+	}
+	return f, text
+}

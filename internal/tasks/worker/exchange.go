@@ -1,0 +1,231 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/canon"
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+)
+
+// hop is a request that a redirect sends to another host.
+type hop struct {
+	host    string
+	request tasks.Request
+}
+
+// attempt is one request of the batch on its way.
+type attempt struct {
+	*visitRun
+	request *tasks.Request
+	id      tasks.RequestID
+	url     string // as enqueued
+	method  string // as enqueued
+	hops    []tasks.Hop
+	at      time.Time
+}
+
+// request fetches one request of the batch, with its redirects at the same host. start ends waits for a turn.
+func (v *visitRun) request(ctx, start context.Context, i int) result {
+	a := &attempt{visitRun: v, request: &v.batch.Requests[i], at: time.Now()}
+	a.id, a.url, a.method = a.request.Identity(v.batch.Job, &v.spec)
+	a.hops = slices.Clone(a.request.Redirects)
+	next, err := a.first(ctx)
+	if err != nil { // the request's body could not be read from Redis
+		return result{begun: true, verdict: verdict{step: stepBack}}
+	}
+	for {
+		resp, err := v.fetcher.Do(ctx, next)
+		if err != nil {
+			return a.failed(nil, err)
+		}
+		follow, redirected, err := fetch.Redirect(next, resp)
+		if err != nil {
+			_ = resp.Body.Close()
+			return a.failed(resp, err)
+		}
+		if !redirected {
+			return a.answered(ctx, resp)
+		}
+		_ = resp.Body.Close() // nobody wants the body of a redirect
+		target, err := a.follow(resp, follow)
+		if err != nil {
+			return a.failed(resp, err)
+		}
+		if target.Host != v.batch.Host {
+			return result{begun: true, hop: &hop{host: target.Host, request: a.hopped(next, follow)}}
+		}
+		if err := v.visit.Turn(start); err != nil {
+			return result{begun: true, verdict: verdict{step: stepBack}}
+		}
+		next = follow
+	}
+}
+
+// first builds the exchange that the request begins with.
+func (a *attempt) first(ctx context.Context) (*fetch.Request, error) {
+	r, spec := a.request, &a.spec
+	out := &fetch.Request{
+		Method: r.EffectiveMethod(spec), URL: r.URL, Body: r.Body, UserAgent: spec.UserAgent,
+		Timeout: r.HeaderTimeout(spec), MaxTime: time.Duration(spec.MaxTime), MaxBody: spec.MaxBody,
+		Header: http.Header(r.Header),
+	}
+	if r.BodyKey != "" {
+		body, err := a.ledger.Body(ctx, a.batch.Job, r.BodyKey)
+		if err != nil {
+			return nil, err
+		}
+		out.Body = body
+	}
+	if r.Origin != "" { // its headers and body are those of the hop, whole
+		return out, nil
+	}
+	if out.Body == nil {
+		out.Body = spec.Data
+	}
+	if len(spec.Header) > 0 {
+		out.Header = maps.Clone(http.Header(spec.Header))
+		maps.Copy(out.Header, http.Header(r.Header))
+	}
+	return out, nil
+}
+
+// follow checks the next hop of a redirect and notes the one that led there.
+func (a *attempt) follow(resp *fetch.Response, next *fetch.Request) (canon.URL, error) {
+	if len(a.hops) >= maxRedirects {
+		return canon.URL{}, &fetch.Error{Class: fetch.TooManyRedirects, Op: "redirect",
+			Err: fmt.Errorf("more than %d redirects", maxRedirects)}
+	}
+	target, err := canon.Parse(next.URL)
+	if err != nil {
+		return target, &fetch.Error{Class: fetch.RedirectInvalid, Op: "redirect", Err: err}
+	}
+	a.hops = append(a.hops, tasks.Hop{URL: resp.URL, Status: resp.Status})
+	next.URL = target.Href
+	return target, nil
+}
+
+// hopped is the request as it leaves for another host: the same id, and what the hop is made of.
+func (a *attempt) hopped(last, next *fetch.Request) tasks.Request {
+	r := *a.request
+	r.ID, r.Origin, r.OriginMethod = a.id, a.url, a.method
+	r.URL, r.Method, r.Redirects = next.URL, next.Method, a.hops
+	r.Header = tasks.Header(next.Header)
+	switch {
+	case len(next.Body) == 0:
+		r.Body, r.BodyKey = nil, ""
+	case r.BodyKey == "":
+		r.Body = last.Body
+	}
+	return r
+}
+
+// failed ends an attempt that brought no whole answer. resp is that of the last exchange, if there was one.
+func (a *attempt) failed(resp *fetch.Response, err error) result {
+	class := fetch.ClassOf(err)
+	h := happening{class: string(class), message: err.Error(), canceled: class == fetch.Canceled}
+	return a.end(resp, h, store.BodyRef{})
+}
+
+// answered takes an answer: its body goes into the store if it is final.
+func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
+	h := happening{status: resp.Status}
+	if wait, ok := fetch.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok && !h.ok() {
+		h.retryAfter = wait
+	}
+	if v := a.decide(h); v.step != stepRecord {
+		_ = resp.Body.Close()
+		return result{begun: true, verdict: v, err: h.text()}
+	}
+	ref, err := a.keepBody(ctx, resp)
+	_ = resp.Body.Close() // after its end this frees the connection and nothing else
+	var broken *fetch.Error
+	switch {
+	case err == nil:
+		return a.end(resp, h, ref)
+	case errors.As(err, &broken):
+		return a.failed(resp, err)
+	case errors.Is(err, store.ErrRecord):
+		return a.end(resp, happening{class: classStore, message: err.Error()}, store.BodyRef{})
+	}
+	a.storeErr.CompareAndSwap(nil, &err)
+	return result{begun: true, verdict: verdict{step: stepBack}}
+}
+
+func (a *attempt) decide(h happening) verdict {
+	return decide(h, a.past, a.request, &a.spec, a.rule, a.now(), rand.Float64())
+}
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// keepBody streams the body into the store. An error of the server's is a *fetch.Error, any other is the store's.
+func (a *attempt) keepBody(ctx context.Context, resp *fetch.Response) (store.BodyRef, error) {
+	w, err := a.unit.Body(ctx, store.BodyMeta{URL: resp.URL, ContentType: resp.ContentType})
+	if err != nil {
+		return store.BodyRef{}, err
+	}
+	defer w.Abort()
+	buffer := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buffer)
+	for {
+		n, readErr := resp.Body.Read(*buffer)
+		if n > 0 {
+			if _, err := w.Write((*buffer)[:n]); err != nil {
+				return store.BodyRef{}, err
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			return w.Finish()
+		}
+		if readErr != nil {
+			return store.BodyRef{}, readErr
+		}
+	}
+}
+
+// end asks the outcome table what follows, and writes the record if the happening is final.
+func (a *attempt) end(resp *fetch.Response, h happening, ref store.BodyRef) result {
+	v := a.decide(h)
+	out := result{begun: true, verdict: v, err: h.text()}
+	if v.step != stepRecord {
+		return out
+	}
+	r := &store.Record{
+		ID: string(a.id), Job: string(a.batch.Job), Batch: string(a.batch.ID), Generation: a.generation,
+		URL: a.url, FinalURL: a.request.URL, Method: a.method, Outcome: v.final.outcome(), Status: v.final.status,
+		Attempts: v.past.attempts, Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body,
+		FetchedAt: a.at.UTC(), ElapsedMS: ms(time.Since(a.at)), Worker: a.name, Meta: a.request.Meta,
+	}
+	for _, hop := range a.hops {
+		r.Redirects = append(r.Redirects, store.Redirect(hop))
+	}
+	if resp != nil {
+		describe(r, resp)
+	}
+	if !v.final.ok() {
+		r.Error = &store.RecordError{Class: v.final.errorClass(), Message: v.final.text()}
+	}
+	out.record = r
+	return out
+}
+
+// describe adds what is known of the answer.
+func describe(r *store.Record, resp *fetch.Response) {
+	t := resp.Timings()
+	r.FinalURL, r.Headers, r.ContentType = resp.URL, resp.Header, resp.ContentType
+	r.Protocol, r.RemoteAddr, r.ElapsedMS = resp.Protocol, resp.RemoteAddr, ms(t.Total)
+	r.Timings = &store.Timings{DNS: ms(t.DNS), Connect: ms(t.Connect), TLS: ms(t.TLS), TTFB: ms(t.TTFB), Total: ms(t.Total)}
+}
+
+// ms is a duration in milliseconds, to the microsecond.
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

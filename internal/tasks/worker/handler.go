@@ -1,0 +1,264 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/rs/zerolog"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/metrics"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+)
+
+// Gate lets visits in. internal/hosts has it.
+type Gate interface {
+	// Enter begins a visit, or returns a *hosts.BusyError when the batch should not wait in its slot.
+	Enter(ctx context.Context, host string, limits hosts.Limits) (hosts.Visit, error)
+}
+
+// crashes is how many deliveries of a batch may begin and vanish before the next splits it, or fails its one request.
+const crashes = 3
+
+// handler works batches. It is the one place where queue, fetch, hosts and store meet.
+type handler struct {
+	name       string // of this worker, in records
+	identity   string // of the store
+	ledger     *ledger.Ledger
+	dispatcher *dispatch.Dispatcher
+	inspector  *asynq.Inspector
+	store      store.Store
+	fetcher    *fetch.Fetcher
+	gate       Gate
+	specs      *specs
+	inFlight   chan struct{} // one place per request in flight, over all visits
+	log        zerolog.Logger
+	metrics    *metrics.Metrics
+	trouble    func(error)         // told of a store in trouble
+	onRecord   func(*store.Record) // told of every record that was committed here; may be nil
+	linkDown   func() bool         // Redis has not answered for a while
+
+	// These three are the worker's, not a call's: each ends once, in this order, as the worker stops.
+	// stopping ends when nothing new is to be started.
+	stopping context.Context
+	// halted ends what is in flight when the drain time is over; nothing else is cancelled by it.
+	halted context.Context
+	// quit ends everything, also waiting for Redis with a committed unit in hand: the next delivery finishes it.
+	quit context.Context
+
+	deliveries atomic.Uint64
+	running    sync.WaitGroup // asynq does not wait for handlers it has given up on; we do
+}
+
+// ProcessTask works one delivery of one batch.
+func (h *handler) ProcessTask(ctx context.Context, task *asynq.Task) error {
+	h.running.Add(1)
+	defer h.running.Done()
+	id, _ := asynq.GetTaskID(ctx)
+	retried, _ := asynq.GetRetryCount(ctx)
+	queue, _ := asynq.GetQueueName(ctx)
+	batch, err := tasks.ParseBatch(tasks.BatchID(id), task.Payload())
+	if err != nil {
+		h.log.Error().Err(err).Msg("payload refused")
+		return &archiveError{text: err.Error()}
+	}
+	d := &delivery{handler: h, batch: batch, queue: queue, retried: retried}
+	err = d.work(ctx)
+	h.note(d, err)
+	return err
+}
+
+// note counts a delivery, and logs one that did not simply end.
+func (h *handler) note(d *delivery, err error) {
+	var retry *retryError
+	var later *deferError
+	var archive *archiveError
+	log := h.log.Debug()
+	result := "done"
+	switch {
+	case err == nil:
+	case errors.As(err, &later):
+		result = "deferred"
+		log = log.Dur("after", later.after)
+	case errors.As(err, &retry):
+		result = "retry"
+		log = log.Dur("after", retry.after)
+	case errors.As(err, &archive):
+		result = "archived"
+	default:
+		result = "interrupted"
+		log = h.log.Warn()
+	}
+	h.metrics.Batch(result)
+	log.Str("batch", string(d.batch.ID)).Str("job", string(d.batch.Job)).Str("result", result).Err(err).Msg("delivery ended")
+}
+
+// delivery is one delivery of one batch.
+type delivery struct {
+	*handler
+	batch   *tasks.Batch
+	queue   string
+	retried int
+
+	spec       tasks.Spec
+	rule       tasks.RetryRule
+	state      ledger.Delivery
+	began      time.Time // local, at the moment of state.Now
+	past       past
+	generation int
+}
+
+// work takes a delivery through its order: the ledger (closed: drain its outbox and return), the store (unit there:
+// finish from its account), and only then the fetch.
+func (d *delivery) work(ctx context.Context) error {
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
+	switch d.state.State {
+	case ledger.BatchUnknown:
+		return &archiveError{text: fmt.Sprintf("job %s is not known to this Redis", d.batch.Job)}
+	case ledger.BatchClosed:
+		_, err := d.dispatcher.Drain(ctx, d.batch.Job, 0)
+		return err
+	case ledger.BatchArchived:
+		return d.archived(ctx)
+	}
+	return d.open(ctx)
+}
+
+func (d *delivery) begin(ctx context.Context) (err error) {
+	job := d.batch.Job
+	entry, err := d.specs.get(ctx, job)
+	var newer *tasks.NewerSpecError
+	switch {
+	case errors.As(err, &newer):
+		d.log.Error().Str("job", string(job)).Err(err).Msg("job refused")
+		return deferBatch(30*time.Second, "%v", err)
+	case errors.Is(err, ledger.ErrUnknownJob):
+		return &archiveError{text: err.Error()}
+	case err != nil:
+		return err
+	}
+	d.spec, d.rule = entry.spec, entry.rule
+	request := tasks.RequestID("")
+	if len(d.batch.Requests) == 1 {
+		request, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
+	}
+	d.state, err = d.ledger.Begin(ctx, job, d.batch.ID, request)
+	d.began = time.Now()
+	faults.Point("after-begin")
+	return err
+}
+
+// archived deals with the delivery of a batch whose last attempt failed. Either its worker died before asynq archived
+// the task: then it is archived now. Or someone pressed Run: then the task carries the error it was archived with.
+func (d *delivery) archived(ctx context.Context) error {
+	noted := d.state.Archived
+	info, err := d.inspector.GetTaskInfo(d.queue, string(d.batch.ID))
+	if err != nil {
+		return fmt.Errorf("look up task %s: %w", d.batch.ID, err)
+	}
+	if info.LastErr != noted.Error {
+		return &archiveError{text: noted.Error}
+	}
+	reopened, err := d.ledger.Reopen(ctx, d.batch.Job, d.batch.ID, d.state, d.retried)
+	if err != nil {
+		return err
+	}
+	if !reopened {
+		return nil
+	}
+	faults.Point("after-reopen")
+	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, noted.Request); err != nil {
+		return err
+	}
+	if d.state.State != ledger.BatchOpen {
+		return nil
+	}
+	return d.open(ctx)
+}
+
+// open works a batch that is open in the ledger.
+func (d *delivery) open(ctx context.Context) error {
+	d.generation = d.state.Generation
+	d.past = d.history()
+	if err := d.bindStore(ctx); err != nil {
+		return err
+	}
+	unit := store.UnitName(string(d.batch.ID), d.generation)
+	account, err := d.store.Account(ctx, string(d.batch.Job), unit)
+	if err == nil {
+		return d.finish(ctx, account)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return d.storeTrouble(ctx, err)
+	}
+	if d.state.Begun > crashes {
+		return d.poisoned(ctx)
+	}
+	return d.visit(ctx)
+}
+
+// history is what the batch's request has been through. A batch that was replayed by Run starts afresh.
+func (d *delivery) history() past {
+	if !d.batch.Carried {
+		return past{attempts: d.batch.Attempts, waits: d.batch.Waits, waitSince: d.batch.WaitSince}
+	}
+	var p past
+	if d.generation == d.batch.Generation {
+		p = past{attempts: d.batch.Attempts, waits: d.batch.Waits, waitSince: d.batch.WaitSince}
+	}
+	p.attempts += d.retried - d.state.Base
+	if d.state.Waits >= 0 {
+		p.waits, p.waitSince = d.state.Waits, d.state.WaitSince
+	}
+	return p
+}
+
+// bindStore makes sure that this worker's store is the job's.
+func (d *delivery) bindStore(ctx context.Context) error {
+	if d.state.Store == d.identity {
+		return nil
+	}
+	err := d.ledger.BindStore(ctx, d.batch.Job, d.identity, d.store.String())
+	var other *ledger.OtherStoreError
+	if errors.As(err, &other) {
+		d.log.Error().Str("job", string(d.batch.Job)).Err(err).Msg("job refused")
+		return errors.Join(deferBatch(30*time.Second, "%v", err), d.ledger.Return(ctx, d.batch.Job, d.batch.ID))
+	}
+	return err
+}
+
+// giveBack returns the batch as it is, for another delivery.
+func (d *delivery) giveBack(ctx context.Context, why error) error {
+	if err := d.ledger.Return(context.WithoutCancel(ctx), d.batch.Job, d.batch.ID); err != nil {
+		d.log.Warn().Err(err).Msg("batch could not be given back; it counts as begun")
+	}
+	return why
+}
+
+// storeTrouble gives the batch back and tells the worker that its store is in trouble.
+func (d *delivery) storeTrouble(ctx context.Context, err error) error {
+	d.trouble(err)
+	return d.giveBack(ctx, deferBatch(5*time.Second, "store: %v", err))
+}
+
+// now is the time of Redis, carried on by the local clock since the batch began.
+func (d *delivery) now() time.Time { return d.state.Now.Add(time.Since(d.began)) }
+
+// context that outlives the lease of the task: what is fetched is committed all the same.
+func (d *delivery) keep(ctx context.Context) (context.Context, context.CancelFunc) {
+	kept, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(d.quit, cancel)
+	return kept, func() { stop(); cancel() }
+}

@@ -1,0 +1,176 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
+)
+
+// visit fetches the batch: its requests run concurrently, up to the host's permits, and what comes of them is
+// committed as one unit.
+func (d *delivery) visit(ctx context.Context) error {
+	if d.stopping.Err() != nil {
+		return d.giveBack(ctx, deferBatch(0, "returned: its worker was told to stop"))
+	}
+	visit, err := d.gate.Enter(ctx, d.batch.Host, hosts.Limits{
+		Rate: d.spec.HostRate, Burst: d.spec.HostBurst, Conns: d.spec.HostConns,
+	})
+	if busy, ok := hosts.IsBusy(err); ok {
+		d.metrics.Deferred("in_line")
+		return d.giveBack(ctx, deferBatch(busy.After, "%v", busy))
+	}
+	if err != nil {
+		return d.giveBack(ctx, err)
+	}
+	unit, err := d.store.Begin(ctx, string(d.batch.Job), store.UnitName(string(d.batch.ID), d.generation))
+	if err != nil {
+		visit.Leave()
+		return d.storeTrouble(ctx, err)
+	}
+	v := &visitRun{delivery: d, visit: visit, unit: unit, results: make([]result, len(d.batch.Requests))}
+	v.fetchAll(ctx)
+	visit.Leave()
+	return v.conclude(ctx)
+}
+
+// visitRun is one batch being fetched.
+type visitRun struct {
+	*delivery
+	visit   hosts.Visit
+	unit    store.Unit
+	results []result
+
+	storeErr atomic.Pointer[error] // the first error of the store itself
+}
+
+// result is what came of one request of the batch. Its zero value says that it was not begun.
+type result struct {
+	begun   bool
+	verdict verdict
+	record  *store.Record // when verdict says so
+	hop     *hop          // it goes on at another host
+	err     string        // what happened last, for the batch it leaves as
+}
+
+func (r *result) back() bool { return !r.begun || r.hop == nil && r.verdict.step == stepBack }
+
+// fetchAll runs the requests of the batch until all are done or nothing new may begin.
+func (v *visitRun) fetchAll(ctx context.Context) {
+	v.metrics.Visits(+1)
+	defer v.metrics.Visits(-1)
+	work, cancel := context.WithCancel(ctx) // ends what is in flight
+	defer cancel()
+	defer context.AfterFunc(v.halted, cancel)()
+	start, hold := context.WithCancel(work) // ends the wait for permits
+	defer hold()
+	defer context.AfterFunc(v.stopping, hold)()
+
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	for i := range v.batch.Requests {
+		if v.linkDown() || v.storeErr.Load() != nil {
+			return
+		}
+		release, ok := v.admit(start)
+		if !ok {
+			return
+		}
+		requests.Go(func() {
+			defer release()
+			faults.Request(v.batch.Requests[i].URL)
+			v.results[i] = v.request(work, start, i)
+			if v.storeErr.Load() != nil {
+				cancel()
+			}
+		})
+	}
+}
+
+// admit waits for the host's permit and for a place among all requests in flight.
+func (v *visitRun) admit(ctx context.Context) (release func(), ok bool) {
+	permit, err := v.visit.Permit(ctx)
+	if err != nil {
+		return nil, false
+	}
+	select {
+	case v.inFlight <- struct{}{}:
+	case <-ctx.Done():
+		permit()
+		return nil, false
+	}
+	v.metrics.InFlight(+1)
+	return func() {
+		v.metrics.InFlight(-1)
+		<-v.inFlight
+		permit()
+	}, true
+}
+
+// conclude commits what was fetched and moves the ledger forward.
+func (v *visitRun) conclude(ctx context.Context) error {
+	ctx, cancel := v.keep(ctx)
+	defer cancel()
+	if err := v.storeErr.Load(); err != nil {
+		v.drop()
+		return v.storeTrouble(ctx, *err)
+	}
+	if v.untouched() {
+		v.drop()
+		return v.giveBack(ctx, deferBatch(0, "returned: its worker was stopped or interrupted"))
+	}
+	if r := &v.results[0]; v.batch.Carried && r.hop == nil && r.verdict.step != stepRecord {
+		v.drop()
+		return v.again(ctx, r)
+	}
+	for i := range v.results {
+		if err := v.add(&v.results[i]); err != nil {
+			v.drop()
+			return v.storeTrouble(ctx, err)
+		}
+	}
+	account, err := v.account()
+	if err != nil {
+		v.drop()
+		return err
+	}
+	return v.commit(ctx, v.unit, account, v.records())
+}
+
+// drop discards the unit. What it leaves behind is a temporary that the store sweeps.
+func (v *visitRun) drop() {
+	if err := v.unit.Discard(); err != nil {
+		v.log.Warn().Err(err).Msg("unit could not be discarded")
+	}
+}
+
+func (v *visitRun) untouched() bool {
+	for i := range v.results {
+		if !v.results[i].back() {
+			return false
+		}
+	}
+	return true
+}
+
+// again returns a carried batch to asynq's retry.
+func (v *visitRun) again(ctx context.Context, r *result) error {
+	p := r.verdict.past
+	if err := v.ledger.Tried(ctx, v.batch.Job, v.batch.ID, p.waits, p.waitSince); err != nil {
+		v.log.Warn().Err(err).Msg("attempt could not be noted")
+	}
+	return &retryError{text: r.err, after: r.verdict.delay, counted: r.verdict.step == stepRetry}
+}
+
+func (v *visitRun) records() []*store.Record {
+	var records []*store.Record
+	for i := range v.results {
+		if r := v.results[i].record; r != nil {
+			records = append(records, r)
+		}
+	}
+	return records
+}
