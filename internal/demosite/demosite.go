@@ -35,7 +35,8 @@ type Site struct {
 // host is one of the site's hosts: a listener, and what it serves.
 type host struct {
 	addr   netip.AddrPort
-	server *http.Server
+	name   string       // host and port as URLs have them
+	server *http.Server // nil for a named host, whose requests come through the first host's server
 	pages  []page
 }
 
@@ -49,6 +50,7 @@ func Start(ctx context.Context) (*Site, error) {
 	s := &Site{hosts: make([]host, len(listeners))}
 	for i, l := range listeners {
 		s.hosts[i].addr = l.Addr().(*net.TCPAddr).AddrPort()
+		s.hosts[i].name = s.hosts[i].addr.String()
 	}
 	large, err := newLargeBody()
 	if err != nil {
@@ -89,7 +91,9 @@ func (s *Site) stop() error {
 		s.mu.Unlock()
 		var errs []error
 		for i := range s.hosts {
-			errs = append(errs, s.hosts[i].server.Close())
+			if server := s.hosts[i].server; server != nil {
+				errs = append(errs, server.Close())
+			}
 		}
 		s.servers.Wait()
 		s.serving.Wait()
@@ -140,7 +144,7 @@ func (s *Site) Expect() map[string]int {
 }
 
 func (s *Site) url(host int, path string) string {
-	return "http://" + s.hosts[host].addr.String() + path
+	return "http://" + s.hosts[host].name + path
 }
 
 // count keeps track of requests being answered, so that stop can wait for them: http.Server.Close does not.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -16,9 +17,14 @@ const waiters = 4
 
 // Local holds limits within one process, with x/time/rate and a semaphore per host.
 type Local struct {
+	waiting atomic.Int64
+
 	mu    sync.Mutex
 	hosts map[string]*localHost
 }
+
+// Waiting is how many requests wait for a permit or their turn now.
+func (l *Local) Waiting() int { return int(l.waiting.Load()) }
 
 // NewLocal returns a Local without any host.
 func NewLocal() *Local { return &Local{hosts: map[string]*localHost{}} }
@@ -91,6 +97,8 @@ type localVisit struct {
 }
 
 func (v *localVisit) Permit(ctx context.Context) (func(), error) {
+	v.local.waiting.Add(1)
+	defer v.local.waiting.Add(-1)
 	release := func() {}
 	if v.host.conns != nil {
 		select {
@@ -100,14 +108,16 @@ func (v *localVisit) Permit(ctx context.Context) (func(), error) {
 			return nil, fmt.Errorf("wait for a permit: %w", context.Cause(ctx))
 		}
 	}
-	if err := v.Turn(ctx); err != nil {
+	if err := v.host.limiter.Wait(ctx); err != nil {
 		release()
-		return nil, err
+		return nil, fmt.Errorf("wait for a turn: %w", err)
 	}
 	return release, nil
 }
 
 func (v *localVisit) Turn(ctx context.Context) error {
+	v.local.waiting.Add(1)
+	defer v.local.waiting.Add(-1)
 	if err := v.host.limiter.Wait(ctx); err != nil {
 		return fmt.Errorf("wait for a turn: %w", err)
 	}

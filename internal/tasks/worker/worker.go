@@ -109,6 +109,9 @@ func (w *Worker) Ready() (bool, string) {
 	return reason == "", reason
 }
 
+// InFlight is how many requests are under way now.
+func (w *Worker) InFlight() int { return len(w.handler.inFlight) }
+
 // Run works until ctx is done, and then drains: it takes no more, lets requests in flight finish for DrainTimeout,
 // hands the rest back and returns nil.
 func (w *Worker) Run(ctx context.Context) error {

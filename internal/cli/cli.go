@@ -1,0 +1,136 @@
+// Package cli is the three commands: worker, enqueue and fleet. Each parses, builds, runs and stops; what it builds
+// from lives in the packages below.
+//
+// It promises that flags, environment variables (FLEET_ and the flag's name) and docs share one spelling, that errors
+// name the thing, what is wrong and what to do, and that exit codes are those documented.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes of all three commands.
+const (
+	ExitOK          = 0   // everything was fetched
+	ExitFailed      = 1   // the command could not run
+	ExitUsage       = 2   // the command line is wrong
+	ExitIncomplete  = 3   // some requests failed, or some lines were no requests
+	ExitInterrupted = 130 // interrupted; what was done is safe
+)
+
+const exitHelp = `
+Exit codes: 0 everything was fetched; 1 could not run; 2 wrong usage; 3 some requests failed (a 404 is one) or some
+lines were no requests; 130 interrupted, what was done is safe.
+`
+
+// IO is the world outside a command.
+type IO struct {
+	Args   []string // without the command's name
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// OS is the process's own world.
+func OS() IO {
+	return IO{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+}
+
+// exitError carries an exit code out of a command.
+type exitError struct {
+	code int
+	err  error // printed unless nil
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &exitError{code: ExitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// runner is a command that was parsed.
+type runner interface {
+	Run(ctx context.Context, w IO) error
+}
+
+// run parses the arguments into grammar and runs the command they choose. command returns it.
+func run(w IO, name, description string, grammar any, command func(*kong.Context) runner) int {
+	code := -1
+	parser, err := kong.New(grammar, kong.Name(name), kong.Description(description+exitHelp), kong.UsageOnError(),
+		kong.Writers(w.Stdout, w.Stderr), kong.Exit(func(c int) { code = c }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+	if err != nil {
+		panic(err) // the grammar is wrong: a bug, found by any run
+	}
+	parsed, err := parser.Parse(w.Args)
+	if code >= 0 {
+		return code // --help
+	}
+	if err != nil {
+		fmt.Fprintf(w.Stderr, "%s: %v\nrun '%s --help' for the flags\n", name, err, name)
+		return ExitUsage
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	return exitCode(w, name, command(parsed).Run(ctx, w))
+}
+
+func exitCode(w IO, name string, err error) int {
+	var exit *exitError
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &exit):
+		if exit.err != nil {
+			fmt.Fprintf(w.Stderr, "%s: %v\n", name, exit.err)
+		}
+		return exit.code
+	}
+	fmt.Fprintf(w.Stderr, "%s: %v\n", name, err)
+	return ExitFailed
+}
+
+// errInterrupted is why a context ended that interruptible made.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible returns a context that ends at the first SIGINT or SIGTERM; the second ends the process at once, which
+// loses nothing that was acknowledged.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+			cancel(errInterrupted)
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			os.Exit(ExitInterrupted)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}

@@ -1,0 +1,254 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"github.com/fetchfleet/fetchfleet/internal/lists"
+	"github.com/fetchfleet/fetchfleet/internal/progress"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+)
+
+const enqueueHelp = `Put lists of URLs into a job that the fleet's workers fetch.
+
+Each line is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries", "timeout"}. Blank
+lines and lines that begin with # are ignored. Files may be gzip or zstd. Running the same command again with the same
+--job continues it: nothing twice, nothing missing.
+`
+
+// Enqueue runs the enqueue command and returns its exit code.
+func Enqueue(w IO) int {
+	var c enqueueCommand
+	return run(w, "enqueue", enqueueHelp, &c, func(*kong.Context) runner { return &c })
+}
+
+type enqueueCommand struct {
+	RedisFlags
+	PolicyFlags
+	Job   string   `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: a new id, printed)."`
+	Wait  bool     `env:"FLEET_WAIT" help:"Follow the job to its end."`
+	JSON  bool     `name:"json" env:"FLEET_JSON" help:"Print the result as JSON on standard output."`
+	Quiet bool     `short:"q" env:"FLEET_QUIET" help:"No progress."`
+	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input, which is also read when no file is given."`
+}
+
+// Run enqueues.
+func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
+	spec, given, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	if err := c.sources(w); err != nil {
+		return err
+	}
+	rdb, err := c.open(ctx, redisconn.Options{}, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) })
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), given: given, quiet: c.Quiet, files: c.Files}
+	p.dispatcher = dispatch.New(rdb, p.ledger)
+	if err := p.open(ctx, c.Job, spec); err != nil {
+		return err
+	}
+	if c.Job == "" && !c.JSON {
+		fmt.Fprintf(w.Stderr, "job %s\n", p.job)
+	}
+	hide := p.display(w, p.sample)
+	err = p.fill(ctx)
+	if err == nil && c.Wait {
+		_, err = awaitEnd(ctx, p.ledger, p.job)
+		if err != nil {
+			err = &exitError{code: ExitInterrupted, err: fmt.Errorf("%w: the job goes on; follow it with 'fleet status %s'", err, p.job)}
+		}
+	}
+	hide()
+	return errors.Join(err, c.report(ctx, w, p, err))
+}
+
+// sources checks the lists before anything is created.
+func (c *enqueueCommand) sources(w IO) error {
+	if len(c.Files) == 0 {
+		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return usage("no list given: name files, or - for standard input")
+		}
+		c.Files = []string{lists.Stdin}
+	}
+	return lists.Check(c.Files)
+}
+
+// enqueueResult is the machine-readable result: a public contract.
+type enqueueResult struct {
+	Job tasks.JobID `json:"job"`
+	enqueuer.Counts
+	Sealed bool           `json:"sealed"`
+	Error  string         `json:"error,omitempty"`
+	Status *ledger.Status `json:"status,omitempty"` // with --wait
+}
+
+// report prints the result. Its error is only the exit code.
+func (c *enqueueCommand) report(ctx context.Context, w IO, p *producer, failed error) error {
+	res := enqueueResult{Job: p.job, Counts: p.enqueuer.Counts(), Sealed: p.sealed}
+	if failed != nil {
+		res.Error = failed.Error()
+	}
+	if c.Wait && failed == nil {
+		s, err := p.ledger.Status(context.WithoutCancel(ctx), p.job)
+		if err != nil {
+			return err
+		}
+		res.Status = &s
+	}
+	if c.JSON {
+		if err := json.NewEncoder(w.Stdout).Encode(res); err != nil {
+			return fmt.Errorf("write the result: %w", err)
+		}
+	} else {
+		res.print(w.Stdout)
+	}
+	incomplete := res.BadLines > 0 || res.Status != nil && res.Status.OK < res.Status.Recorded()
+	if failed == nil && incomplete {
+		return &exitError{code: ExitIncomplete}
+	}
+	return nil
+}
+
+func (r *enqueueResult) print(w io.Writer) {
+	fmt.Fprintf(w, "job %s: %d accepted, %d duplicates, %d bad lines\n", r.Job, r.Accepted, r.Duplicates, r.BadLines)
+	if s := r.Status; s != nil {
+		fmt.Fprintf(w, "ended: %d ok, %d http_error, %d failed, %d skipped\n", s.OK, s.HTTPErr, s.Failed, s.Skipped)
+	}
+}
+
+// producer fills one job from lists; enqueue and fleet run share it.
+type producer struct {
+	w          IO
+	name       string
+	job        tasks.JobID
+	given      []string
+	files      []string
+	quiet      bool
+	ledger     *ledger.Ledger
+	dispatcher *dispatch.Dispatcher
+
+	list     *lists.Reader
+	enqueuer *enqueuer.Enqueuer
+	sealed   bool
+	mu       sync.Mutex // guards badShown
+	badShown int
+	out      atomic.Pointer[outlet]
+}
+
+// open creates or continues the job.
+func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error {
+	p.job = tasks.JobID(job)
+	if job == "" {
+		p.job = tasks.NewJobID(time.Now())
+	}
+	if err := p.job.Validate(); err != nil {
+		return usage("--job: %w", err)
+	}
+	inForce, fresh, err := p.ledger.Create(ctx, p.job, spec, p.given)
+	var conflict *ledger.ConflictError
+	if errors.As(err, &conflict) {
+		return usage("%w", err)
+	}
+	if err != nil {
+		return redisconn.Explain(err)
+	}
+	if !fresh { // what an earlier run accepted and could not hand over any more
+		if _, err := p.dispatcher.Drain(ctx, p.job, 0); err != nil {
+			return redisconn.Explain(err)
+		}
+	}
+	p.list = lists.Open(p.files, p.w.Stdin, lists.Options{})
+	p.enqueuer = enqueuer.New(p.ledger, p.dispatcher, enqueuer.Options{Job: p.job, Spec: inForce, OnBadLine: p.bad})
+	return nil
+}
+
+// maxBadShown is how many bad lines are printed; all are counted.
+const maxBadShown = 20
+
+func (p *producer) bad(line lists.Line) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.badShown++
+	switch {
+	case p.badShown <= maxBadShown:
+		p.say(fmt.Sprintf("%s: %s:%d: %v", p.name, line.Source, line.Number, line.Err))
+	case p.badShown == maxBadShown+1:
+		p.say(p.name + ": more bad lines are counted, not shown")
+	}
+}
+
+func (p *producer) say(line string) {
+	if o := p.out.Load(); o != nil {
+		fmt.Fprintln(o, line)
+		return
+	}
+	fmt.Fprintln(p.w.Stderr, line)
+}
+
+// fill reads the lists into the job and seals it.
+func (p *producer) fill(ctx context.Context) error {
+	defer p.list.Close()
+	err := p.enqueuer.Run(ctx, p.list)
+	if err == nil {
+		if _, err = p.ledger.Seal(ctx, p.job); err == nil {
+			p.sealed = true
+			return nil
+		}
+	}
+	resume := &enqueuer.ResumeError{Job: p.job, Err: redisconn.Explain(err)}
+	if ctx.Err() != nil {
+		return &exitError{code: ExitInterrupted, err: &enqueuer.ResumeError{Job: p.job, Err: context.Cause(ctx)}}
+	}
+	return resume
+}
+
+// display shows progress until the returned function is called. Lines that are said meanwhile stand beside it.
+func (p *producer) display(w IO, sample func(context.Context) (progress.Snapshot, error)) (hide func()) {
+	d := progress.New(progress.Options{Out: w.Stderr, Terminal: isTerminal(w.Stderr), Quiet: p.quiet}, sample)
+	p.out.Store(&outlet{d.Writer()})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = d.Run(ctx) // what it could not show is in the summary
+	}()
+	return func() {
+		cancel()
+		<-done
+		p.out.Store(nil)
+	}
+}
+
+// outlet is where lines for people go while a display is up.
+type outlet struct{ io.Writer }
+
+func (p *producer) sample(ctx context.Context) (progress.Snapshot, error) {
+	status, err := p.ledger.Status(ctx, p.job)
+	if err != nil {
+		return progress.Snapshot{}, err
+	}
+	s := snapshot(status)
+	counts := p.enqueuer.Counts()
+	s.Duplicates, s.BadLines = counts.Duplicates, counts.BadLines
+	s.Listing = s.State == "accepting"
+	s.ListDone, s.ListTotal = p.list.Progress()
+	return s, nil
+}

@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+
+	"github.com/fetchfleet/fetchfleet/internal/audit"
+	"github.com/fetchfleet/fetchfleet/internal/lists"
+	"github.com/fetchfleet/fetchfleet/internal/progress"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
+)
+
+// LocalFlags are those of a fleet in one process.
+type LocalFlags struct {
+	PolicyFlags
+	FetchFlags
+	Redis       string `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one."`
+	Job         string `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
+	Out         string `short:"o" env:"FLEET_OUT" default:"fetched" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
+	RetryFailed bool   `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
+	Quiet       bool   `short:"q" env:"FLEET_QUIET" help:"No progress, no summary."`
+	JSON        bool   `name:"json" env:"FLEET_JSON" help:"Print the summary as JSON on standard output."`
+	LogLevel    string `env:"FLEET_LOG_LEVEL" default:"warn" enum:"debug,info,warn,error" help:"debug, info, warn or error (default: ${default})."`
+}
+
+type runCommand struct {
+	LocalFlags
+	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input."`
+}
+
+// Run fetches lists in one process.
+func (c *runCommand) Run(ctx context.Context, w IO) error {
+	if len(c.Files) == 0 && !recorded(c.Out) {
+		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return usage("no list given: name files, or - for standard input")
+		}
+		c.Files = []string{lists.Stdin}
+	}
+	if err := lists.Check(c.Files); err != nil {
+		return err
+	}
+	return (&local{LocalFlags: c.LocalFlags, files: c.Files, w: w}).run(ctx)
+}
+
+// local is a fleet in one process: Redis, producer, worker, display, results.
+type local struct {
+	LocalFlags
+	files []string
+	w     IO
+	began time.Time
+
+	embedded *embedded.Redis
+	redis    redis.UniversalClient
+	member   *member
+	producer *producer
+	earlier  int64 // requests recorded before this run
+	last     progress.Snapshot
+}
+
+// run is the whole of it, in order: Redis, store, job, what is there already, worker, list, end, results, summary.
+func (l *local) run(ctx context.Context) (err error) {
+	l.began = time.Now()
+	spec, given, err := l.Spec()
+	if err != nil {
+		return err
+	}
+	if err := l.FetchFlags.validate(); err != nil {
+		return err
+	}
+	if err := l.openRedis(ctx); err != nil {
+		return err
+	}
+	defer l.closeRedis()
+	if err := l.openMember(ctx); err != nil {
+		return err
+	}
+	defer l.member.close()
+	if err := l.openJob(ctx, spec, given); err != nil {
+		return err
+	}
+	if err := l.retake(ctx); err != nil {
+		return err
+	}
+	interrupted := l.work(ctx)
+	summary, err := l.results(context.WithoutCancel(ctx))
+	if err != nil {
+		return errors.Join(interrupted, err)
+	}
+	if err := l.show(summary, interrupted); err != nil {
+		return err
+	}
+	return l.exit(summary, interrupted)
+}
+
+func (l *local) openRedis(ctx context.Context) error {
+	url := l.Redis
+	if url == "" {
+		server, err := embedded.Start()
+		if err != nil {
+			return err
+		}
+		l.embedded = server
+		url = server.URL()
+	}
+	rdb, err := openRedis(ctx, url, redisconn.Options{PoolSize: poolSize, Closing: ctx.Done()}, l.warn)
+	if err != nil {
+		l.closeRedis()
+		return err
+	}
+	l.redis = rdb
+	return nil
+}
+
+func (l *local) warn(s string) {
+	if l.embedded == nil { // what an embedded Redis lacks is no news
+		fmt.Fprintln(l.w.Stderr, "fleet: warning:", s)
+	}
+}
+
+func (l *local) closeRedis() {
+	if l.redis != nil {
+		_ = l.redis.Close()
+	}
+	if l.embedded != nil {
+		l.embedded.Close()
+	}
+}
+
+func (l *local) openMember(ctx context.Context) error {
+	level, _ := zerolog.ParseLevel(l.LogLevel) // one of the enum
+	l.member = &member{FetchFlags: l.FetchFlags, redis: l.redis, storeURL: "file:" + l.Out, queues: worker.DefaultQueues,
+		log: quietLog(l.w, level), registry: prometheus.NewRegistry()}
+	if l.Quiet {
+		l.member.log = zerolog.Nop()
+	}
+	return l.member.build(ctx)
+}
+
+// openJob creates the job, or continues the one that --job or the output folder names. An embedded Redis knows nothing
+// of it: its ledger is rebuilt from the store.
+func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) error {
+	note, found, err := readJobNote(l.Out)
+	if err != nil {
+		return err
+	}
+	job := l.Job
+	if job == "" && found {
+		job = string(note.Job)
+	}
+	p := &producer{w: l.w, name: "fleet", ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
+	p.dispatcher = dispatch.New(l.redis, p.ledger)
+	l.producer = p
+	rebuild := found && note.Job == tasks.JobID(job) && l.embedded != nil
+	if rebuild {
+		if _, _, err := p.ledger.Create(ctx, note.Job, note.Spec, nil); err != nil {
+			return err
+		}
+		if _, err := audit.Rebuild(ctx, p.ledger, l.member.store, note.Job, note.Spec); err != nil {
+			return fmt.Errorf("rebuild job %s from %s: %w", job, l.Out, err)
+		}
+	}
+	if err := p.open(ctx, job, spec); err != nil {
+		return err
+	}
+	status, err := p.ledger.Status(ctx, p.job)
+	if err != nil {
+		return err
+	}
+	l.earlier = status.Recorded()
+	if l.earlier > 0 && !l.Quiet {
+		fmt.Fprintf(l.w.Stderr, "continuing job %s: %d requests are done\n", p.job, l.earlier)
+	}
+	inForce, err := p.ledger.Spec(ctx, p.job)
+	if err != nil {
+		return err
+	}
+	return writeJobNote(l.Out, jobNote{Job: p.job, Spec: inForce})
+}
+
+// retake takes the job's failures again.
+func (l *local) retake(ctx context.Context) error {
+	if !l.RetryFailed {
+		return nil
+	}
+	var taken int64
+	err := audit.Failures(ctx, l.member.store, l.producer.job, func(r ledger.Retake) error {
+		_, ok, err := l.producer.ledger.Retake(ctx, l.producer.job, r)
+		if ok {
+			taken++
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("take the failures of job %s again: %w", l.producer.job, err)
+	}
+	l.earlier -= taken
+	if !l.Quiet {
+		fmt.Fprintf(l.w.Stderr, "taking %d failures again\n", taken)
+	}
+	_, err = l.producer.dispatcher.Drain(ctx, l.producer.job, 0)
+	return err
+}
+
+// work runs worker and producer until the job has ended or ctx is done. It returns what cut the run short.
+func (l *local) work(ctx context.Context) error {
+	working, stop := context.WithCancel(context.Background())
+	worked := make(chan error, 1)
+	go func() { worked <- l.member.worker.Run(working) }()
+	hide := l.producer.display(l.w, l.sample)
+	err := l.producer.fill(ctx)
+	if err == nil {
+		_, err = awaitEnd(ctx, l.producer.ledger, l.producer.job)
+	}
+	if ctx.Err() != nil && !l.Quiet {
+		l.producer.say("stopping: requests in flight finish; once more stops at once")
+	}
+	stop()
+	err = errors.Join(err, <-worked)
+	l.last, _ = l.sample(context.WithoutCancel(ctx))
+	hide()
+	return err
+}
+
+func (l *local) sample(ctx context.Context) (progress.Snapshot, error) {
+	s, err := l.producer.sample(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.InFlight = l.member.worker.InFlight()
+	if s.Open > 0 && l.member.gate.Waiting() > 0 && s.InFlight < l.Concurrency {
+		s.HeldBack = "host limits (--host-rate, --host-conns)"
+	}
+	return s, nil
+}
+
+// results writes results.jsonl and gathers the summary from it.
+func (l *local) results(ctx context.Context) (progress.Summary, error) {
+	path := filepath.Join(l.Out, "results.jsonl")
+	latency := &progress.Latency{}
+	err := writeAtomically(path, func(w io.Writer) error {
+		return writeResults(ctx, w, l.member.store, l.producer.job, func(r *store.Record) {
+			if r.Timings != nil && r.FetchedAt.After(l.began) {
+				latency.Observe(hostOf(r), time.Duration(r.Timings.Total*float64(time.Millisecond)))
+			}
+		})
+	})
+	if err != nil {
+		return progress.Summary{}, fmt.Errorf("write the results: %w", err)
+	}
+	s := progress.SummaryOf(string(l.producer.job), l.last, time.Since(l.began))
+	s.Latency, s.Output = latency, path
+	s.Done = max(sum(l.last.Outcomes)-l.earlier, 0)
+	return s, nil
+}
+
+func (l *local) show(s progress.Summary, interrupted error) error {
+	if l.Quiet && !l.JSON {
+		return nil
+	}
+	if interrupted != nil {
+		s.State = "interrupted"
+		s.Notes = append(s.Notes, "run the same command again to continue")
+	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 {
+		s.Notes = append(s.Notes, fmt.Sprintf("--retry-failed takes the %d that failed again", failed))
+	}
+	if l.JSON {
+		return s.WriteJSON(l.w.Stdout)
+	}
+	return s.WriteText(l.w.Stdout)
+}
+
+func (l *local) exit(s progress.Summary, interrupted error) error {
+	switch {
+	case errors.Is(interrupted, errInterrupted):
+		return &exitError{code: ExitInterrupted}
+	case interrupted != nil:
+		return interrupted
+	case s.BadLines > 0, s.Outcomes["ok"] < sum(s.Outcomes):
+		return &exitError{code: ExitIncomplete}
+	}
+	return nil
+}
+
+func sum(counts map[string]int64) int64 {
+	var n int64
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/fetchfleet/fetchfleet/internal/admin"
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/metrics"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/open"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
+)
+
+const workerHelp = `One member of the fleet: takes batches from Redis, fetches them and stores every answer.
+
+Start as many as you like; they are interchangeable and may be killed at any moment. SIGTERM lets requests in flight
+finish for --drain-timeout, hands the rest back and exits 0; a second signal exits at once and loses nothing.
+`
+
+// Worker runs the worker command and returns its exit code.
+func Worker(w IO) int {
+	var c workerCommand
+	return run(w, "worker", workerHelp, &c, func(*kong.Context) runner { return &c })
+}
+
+// FetchFlags are how a worker works, wherever it runs.
+type FetchFlags struct {
+	Visits       int            `group:"Worker" env:"FLEET_VISITS" default:"512" help:"Batches worked at once (default: ${default})."`
+	Concurrency  int            `group:"Worker" env:"FLEET_CONCURRENCY" default:"128" help:"Requests in flight over all visits (default: ${default})."`
+	AllowPrivate []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
+	DrainTimeout tasks.Duration `group:"Worker" env:"FLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests in flight may go on after SIGTERM (default: ${default})."`
+	Sync         string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
+}
+
+func (f *FetchFlags) validate() error {
+	if f.Visits < 1 || f.Concurrency < 1 {
+		return usage("--visits %d, --concurrency %d: at least 1", f.Visits, f.Concurrency)
+	}
+	if f.DrainTimeout <= 0 {
+		return usage("--drain-timeout %s: must be above 0", f.DrainTimeout)
+	}
+	return nil
+}
+
+// fetcher makes the fetcher that the flags describe.
+func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
+	var texts []string
+	for _, t := range f.AllowPrivate {
+		if strings.TrimSpace(t) != "" {
+			texts = append(texts, t)
+		}
+	}
+	allow, err := fetch.ParsePrefixes(texts)
+	if err != nil {
+		return nil, usage("--allow-private: %w", err)
+	}
+	return fetch.New(fetch.Options{AllowPrivate: allow, MaxIdleConns: 4 * f.Concurrency, MaxIdleConnsPerHost: f.Concurrency}), nil
+}
+
+type workerCommand struct {
+	RedisFlags
+	FetchFlags
+	LogFlags
+	Store        string `env:"FLEET_STORE" required:"" placeholder:"URL" help:"Where results are kept: file:DIR or a path."`
+	Queues       string `env:"FLEET_QUEUES" default:"critical=6,default=3,low=1" help:"Queues and their weights (default: ${default})."`
+	Listen       string `env:"FLEET_LISTEN" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address for /livez, /readyz, /metrics and /monitor; empty = none (default: ${default})."`
+	MonitorWrite bool   `env:"FLEET_MONITOR_WRITE" help:"Let /monitor change queues and tasks. It has no login."`
+	Name         string `env:"FLEET_WORKER_NAME" help:"Name in records and logs (default: host name and process id)."`
+}
+
+// Run works until the context ends.
+func (c *workerCommand) Run(ctx context.Context, w IO) error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	queues, err := parseQueues(c.Queues)
+	if err != nil {
+		return err
+	}
+	log := c.logger(w.Stderr)
+	rdb, err := c.open(ctx, redisconn.Options{PoolSize: poolSize, Closing: ctx.Done()}, func(s string) { log.Warn().Msg(s) })
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	redisconn.LogTo(log)
+	m := &member{FetchFlags: c.FetchFlags, redis: rdb, storeURL: c.Store, queues: queues, log: log, name: c.Name, registry: prometheus.NewRegistry()}
+	if err := m.build(ctx); err != nil {
+		return err
+	}
+	defer m.close()
+	return c.serve(ctx, m)
+}
+
+// poolSize is how many connections to Redis a worker keeps: its visits take turns.
+const poolSize = 64
+
+// serve runs the worker with its listener beside it. The listener ends after the worker, so that a draining worker
+// still answers.
+func (c *workerCommand) serve(ctx context.Context, m *member) error {
+	if c.Listen == "" {
+		return m.worker.Run(ctx)
+	}
+	listener, err := admin.Listen(c.Listen)
+	if err != nil {
+		return err
+	}
+	handler := admin.New(admin.Options{Registry: m.registry, Redis: m.redis, Ready: m.worker.Ready,
+		MonitorWrite: c.MonitorWrite, Title: "worker " + m.name, Logger: m.log})
+	defer handler.Close()
+	m.log.Info().Str("listen", listener.Addr().String()).Str("store", m.store.String()).Msg("worker starts")
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() { served <- admin.ServeOn(serving, listener, handler) }()
+	err = m.worker.Run(ctx)
+	stop()
+	return errors.Join(err, <-served)
+}
+
+// member is a worker and what it works with, as the worker command and fleet run build it.
+type member struct {
+	FetchFlags
+	redis    redis.UniversalClient
+	storeURL string
+	queues   map[string]int
+	log      zerolog.Logger
+	name     string
+	registry *prometheus.Registry
+
+	store   store.Store
+	fetcher *fetch.Fetcher
+	gate    *hosts.Local
+	worker  *worker.Worker
+}
+
+func (m *member) build(ctx context.Context) (err error) {
+	if m.name == "" {
+		host, _ := os.Hostname()
+		m.name = host + ":" + strconv.Itoa(os.Getpid())
+	}
+	if m.fetcher, err = m.FetchFlags.fetcher(); err != nil {
+		return err
+	}
+	if m.store, err = open.Open(ctx, m.storeURL, open.Options{Sync: m.Sync, Worker: m.name}); err != nil {
+		return err
+	}
+	if err := m.store.Check(ctx); err != nil {
+		return closing(m.store, err)
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.gate = hosts.NewLocal()
+	m.worker, err = worker.New(ctx, worker.Options{
+		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
+		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,
+		Metrics: metrics.New(m.registry),
+	})
+	if err != nil {
+		return closing(m.store, err)
+	}
+	return nil
+}
+
+func (m *member) close() {
+	m.fetcher.Close()
+	if err := m.store.Close(); err != nil {
+		m.log.Error().Err(err).Msg("store did not close cleanly")
+	}
+}
+
+// parseQueues reads "critical=6,default=3,low=1".
+func parseQueues(s string) (map[string]int, error) {
+	queues := map[string]int{}
+	for part := range strings.SplitSeq(s, ",") {
+		name, weight, ok := strings.Cut(strings.TrimSpace(part), "=")
+		n, err := strconv.Atoi(weight)
+		if !ok || err != nil || n < 1 || name == "" {
+			return nil, usage("--queues %q: write critical=6,default=3,low=1 with weights of at least 1", s)
+		}
+		queues[name] = n
+	}
+	return queues, nil
+}
+
+// healthCommand asks a listener, for container health checks: images without a shell have no curl.
+type healthCommand struct {
+	URL string `arg:"" default:"http://127.0.0.1:8080/readyz" help:"What to ask (default: ${default})."`
+}
+
+// Run exits 0 when the answer is a 200.
+func (c *healthCommand) Run(ctx context.Context, _ IO) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL, nil)
+	if err != nil {
+		return usage("%w", err)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		reason := make([]byte, 512)
+		n, _ := resp.Body.Read(reason)
+		return fmt.Errorf("health: %s answered %s: %s", c.URL, resp.Status, strings.TrimSpace(string(reason[:n])))
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package fetch
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Closing a body early reads what little may be left of it, so that the
+// connection can be used again: opening another costs more than so many bytes
+// or so much waiting.
+const (
+	drainBytes = 16 << 10
+	drainTime  = 50 * time.Millisecond
+)
+
+// body is what a Response gives out: the bytes as sent, or a decoder above them.
+type body struct {
+	wire    wire
+	decoder *stack // nil: as sent
+	err     error  // what every further Read returns
+}
+
+func (b *body) open(x *exchange, answer *http.Response) {
+	b.wire.x = x
+	b.wire.src = answer.Body
+	b.wire.length = answer.ContentLength
+	b.wire.persistent = answer.ProtoMajor == 1 && !answer.Close
+	b.wire.framed = answer.ContentLength >= 0 || len(answer.TransferEncoding) > 0 || answer.ProtoMajor != 1
+	if answer.Body == http.NoBody {
+		b.wire.err = io.EOF
+		x.finish()
+		return
+	}
+	if x.decode && answer.StatusCode != http.StatusPartialContent {
+		b.decoder, b.err = newStack(answer.Header["Content-Encoding"], &b.wire, x.maxBody)
+	}
+}
+
+// Read implements io.Reader. See Response.Body.
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.decoder == nil {
+		n, err := b.wire.Read(p)
+		b.err = err
+		return n, err
+	}
+	n, err := b.decoder.Read(p)
+	if err != nil {
+		b.err = b.endDecoding(err)
+	}
+	return n, b.err
+}
+
+// endDecoding says what the end of the decoder's output means for the body.
+func (b *body) endDecoding(err error) error {
+	b.release()
+	if err == io.EOF {
+		// The coding has its own end. The body is complete only if HTTP agrees.
+		_, err = io.Copy(io.Discard, &b.wire)
+		if err == nil {
+			return io.EOF
+		}
+		return err
+	}
+	broken := b.wire.err
+	defer b.wire.abandon()
+	if broken != nil && broken != io.EOF {
+		return broken
+	}
+	if e, ok := asError(err); ok {
+		return e
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) && !b.wire.framed {
+		// HTTP cannot tell where such a body ends, its coding can.
+		return fail(BodyCut, "body", "the connection closed in the middle of the %s data", b.decoder.name)
+	}
+	return fail(Decode, "decode", "%s: %w", b.decoder.name, err)
+}
+
+// release gives the decoders back to their pools.
+func (b *body) release() {
+	if b.decoder != nil {
+		b.decoder.release()
+	}
+}
+
+var errClosed = fail(Other, "body", "read after close")
+
+// Close implements io.Closer. It always returns nil: whether the body was
+// complete, Read has said.
+func (b *body) Close() error {
+	if b.err == errClosed {
+		return nil
+	}
+	b.err = errClosed
+	b.release()
+	b.wire.drain()
+	b.wire.abandon()
+	return nil
+}
+
+// wire reads a body as it was sent, within the limits of size and time.
+type wire struct {
+	x          *exchange
+	src        io.ReadCloser
+	n          int64 // bytes read so far
+	length     int64 // announced, or -1
+	persistent bool  // worth draining for the sake of its connection
+	framed     bool  // HTTP knows where the body ends
+	err        error // io.EOF or an *Error; then the exchange has ended
+}
+
+// Read implements io.Reader; after an error it returns that error again.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.length > w.x.maxBody {
+		return 0, w.fail(fail(BodyTooLarge, "body", "%d bytes announced, the limit is %d", w.length, w.x.maxBody))
+	}
+	w.x.await()
+	n, err := w.src.Read(p)
+	w.x.rest()
+	w.n += int64(n)
+	if over := w.n - w.x.maxBody; over > 0 {
+		return n - int(over), w.fail(fail(BodyTooLarge, "body", "more than the limit of %d bytes", w.x.maxBody))
+	}
+	switch {
+	case err == io.EOF:
+		w.err = io.EOF
+		w.x.finish()
+	case err != nil:
+		return n, w.fail(w.x.explain("body", classifyBody, err))
+	}
+	return n, w.err
+}
+
+func (w *wire) fail(err *Error) error {
+	w.err = err
+	w.abandon()
+	return err
+}
+
+// abandon gives up what is left of the body, and its connection with it.
+func (w *wire) abandon() {
+	w.src.Close() // its error would tell nothing that Read has not told
+	w.x.finish()
+}
+
+// drain reads the rest of the body if it is small and already on its way.
+func (w *wire) drain() {
+	if w.err != nil || !w.persistent || w.length > w.n+drainBytes || w.length > w.x.maxBody {
+		return
+	}
+	enough := time.AfterFunc(drainTime, func() { w.x.cancel(errClosed) })
+	defer enough.Stop()
+	io.CopyN(io.Discard, w, drainBytes) // an error ends the connection, as without draining
+}

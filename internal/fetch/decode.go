@@ -1,0 +1,251 @@
+package fetch
+
+import (
+	"bufio"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxLayers is how many content codings may lie on top of one another.
+const maxLayers = 3
+
+// maxWindow is the memory that a zstd stream may ask for (RFC 9659 section 3).
+const maxWindow = 8 << 20
+
+// decoder undoes one content coding. It may be reset for another stream any
+// number of times.
+type decoder interface {
+	io.Reader
+	reset(src *bufio.Reader) error
+}
+
+// codings maps the names of content codings (RFC 9110 section 8.4.1, RFC 7932,
+// RFC 8878) to pools of their decoders.
+var codings = map[string]*sync.Pool{
+	"gzip":    gzipPool,
+	"x-gzip":  gzipPool,
+	"deflate": {New: func() any { return new(deflateDecoder) }},
+	"br":      {New: func() any { return &brotliDecoder{brotli.NewReader(nothing)} }},
+	"zstd":    {New: func() any { return newZstdDecoder() }},
+}
+
+var (
+	gzipPool   = &sync.Pool{New: func() any { return new(gzipDecoder) }}
+	bufferPool = &sync.Pool{New: func() any { return bufio.NewReaderSize(nothing, 4<<10) }}
+)
+
+// nothing is what pooled decoders read, so that they keep no body alive.
+var nothing = strings.NewReader("")
+
+// stack undoes all codings of a body.
+type stack struct {
+	io.Reader        // the innermost layer
+	name      string // the codings as the header has them
+	layers    []*layer
+}
+
+// newStack returns the decoder for the values of a Content-Encoding header,
+// each layer of which yields at most limit bytes. It returns nil when there is
+// nothing to decode or a coding is unknown, and an *Error for too many layers.
+func newStack(header []string, src io.Reader, limit int64) (*stack, error) {
+	names := codingNames(header)
+	if len(names) > maxLayers {
+		return nil, fail(Decode, "decode", "%d content codings on top of one another, the limit is %d", len(names), maxLayers)
+	}
+	for _, name := range names {
+		if codings[name] == nil {
+			return nil, nil
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	s := &stack{Reader: src, name: strings.Join(names, ", ")}
+	for i := len(names) - 1; i >= 0; i-- { // the last one named was applied last
+		l := newLayer(codings[names[i]], s.Reader, limit)
+		s.Reader, s.layers = l, append(s.layers, l)
+	}
+	return s, nil
+}
+
+// codingNames lists the codings in the order in which they were applied.
+func codingNames(header []string) []string {
+	var names []string
+	for _, value := range header {
+		for name := range strings.SplitSeq(value, ",") {
+			name = strings.ToLower(strings.TrimSpace(name))
+			if name != "" && name != "identity" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// release gives decoders and buffers back. The stack must not be read again.
+func (s *stack) release() {
+	for _, l := range s.layers {
+		l.release()
+	}
+	s.layers = nil
+}
+
+// layer is one coding being undone.
+type layer struct {
+	pool    *sync.Pool
+	dec     decoder
+	src     *bufio.Reader
+	started bool
+	limit   int64
+	n       int64
+}
+
+func newLayer(pool *sync.Pool, src io.Reader, limit int64) *layer {
+	buffered := bufferPool.Get().(*bufio.Reader)
+	buffered.Reset(src)
+	return &layer{pool: pool, dec: pool.Get().(decoder), src: buffered, limit: limit}
+}
+
+// Read implements io.Reader. An empty body is empty in any coding.
+func (l *layer) Read(p []byte) (int, error) {
+	if !l.started {
+		l.started = true
+		if _, err := l.src.Peek(1); err != nil {
+			return 0, err
+		}
+		if err := l.dec.reset(l.src); err != nil {
+			return 0, noEOF(err)
+		}
+	}
+	n, err := l.dec.Read(p)
+	l.n += int64(n)
+	if over := l.n - l.limit; over > 0 {
+		return n - int(over), fail(DecodeTooLarge, "decode", "more than the limit of %d bytes", l.limit)
+	}
+	return n, err
+}
+
+// noEOF turns the end of the input in the middle of a header into an error.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (l *layer) release() {
+	l.src.Reset(nothing)
+	bufferPool.Put(l.src)
+	if l.dec.reset(nil) == nil {
+		l.pool.Put(l.dec)
+	}
+}
+
+// gzipDecoder reads one or more gzip members (RFC 1952 section 2.2). Like
+// browsers it ignores what follows them and is no member.
+type gzipDecoder struct {
+	zr  gzip.Reader
+	src *bufio.Reader
+}
+
+func (d *gzipDecoder) reset(src *bufio.Reader) error {
+	d.src = src
+	if src == nil {
+		return nil // zr keeps only src, which has been emptied
+	}
+	return d.member()
+}
+
+func (d *gzipDecoder) member() error {
+	err := d.zr.Reset(d.src)
+	d.zr.Multistream(false)
+	return err
+}
+
+func (d *gzipDecoder) Read(p []byte) (int, error) {
+	for {
+		n, err := d.zr.Read(p)
+		if err != io.EOF {
+			return n, err
+		}
+		magic, _ := d.src.Peek(2) // what is wrong with the source shows when it is read to its end
+		if len(magic) < 2 || magic[0] != 0x1f || magic[1] != 0x8b {
+			return n, io.EOF
+		}
+		if err := d.member(); err != nil {
+			return n, noEOF(err)
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// deflateDecoder reads zlib data (RFC 1950), which is what "deflate" means, or
+// the bare deflate data (RFC 1951) that some servers send instead.
+type deflateDecoder struct {
+	io.Reader
+	zlib, flate io.Reader
+}
+
+func (d *deflateDecoder) reset(src *bufio.Reader) error {
+	if src == nil {
+		d.Reader = nil
+		return nil
+	}
+	head, _ := src.Peek(2)
+	if len(head) == 2 && head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
+		return d.resetZlib(src)
+	}
+	if d.flate == nil {
+		d.flate = flate.NewReader(src)
+	}
+	d.Reader = d.flate
+	return d.flate.(flate.Resetter).Reset(src, nil)
+}
+
+func (d *deflateDecoder) resetZlib(src *bufio.Reader) (err error) {
+	if d.zlib == nil {
+		d.zlib, err = zlib.NewReader(src)
+	} else {
+		err = d.zlib.(zlib.Resetter).Reset(src, nil)
+	}
+	d.Reader = d.zlib
+	return err
+}
+
+type brotliDecoder struct{ *brotli.Reader }
+
+func (d *brotliDecoder) reset(src *bufio.Reader) error {
+	if src == nil {
+		return d.Reader.Reset(nothing)
+	}
+	return d.Reader.Reset(src)
+}
+
+type zstdDecoder struct{ *zstd.Decoder }
+
+func newZstdDecoder() *zstdDecoder {
+	// With a concurrency of one the decoder has no goroutines, so it may be
+	// dropped by the pool without being closed. The options are constant and valid.
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		panic(err)
+	}
+	return &zstdDecoder{d}
+}
+
+func (d *zstdDecoder) reset(src *bufio.Reader) error {
+	if src == nil {
+		return d.Decoder.Reset(nil)
+	}
+	return d.Decoder.Reset(src)
+}

@@ -1,0 +1,134 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http/httptrace"
+	"time"
+)
+
+// conn is a connection that remembers where it leads and what it cost to make,
+// so that an exchange pays nothing for knowing.
+type conn struct {
+	net.Conn
+	remote            string
+	dns, connect, tls time.Duration
+}
+
+// connOf finds the conn below what net/http reports as the connection in use.
+func connOf(c net.Conn) *conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	own, _ := c.(*conn)
+	return own
+}
+
+// dialer makes guarded connections and classifies what goes wrong.
+type dialer struct {
+	net        net.Dialer
+	tls        *tls.Config
+	tlsTimeout time.Duration
+}
+
+func newDialer(o Options) *dialer {
+	return &dialer{
+		net: net.Dialer{
+			Timeout:        o.ConnectTimeout,
+			Resolver:       o.Resolver,
+			ControlContext: newGuard(o.AllowPrivate).control,
+		},
+		tls:        o.TLSConfig,
+		tlsTimeout: o.TLSTimeout,
+	}
+}
+
+// dial resolves and connects; it is a Transport's DialContext.
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := d.connect(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (d *dialer) connect(ctx context.Context, network, addr string) (*conn, error) {
+	start := time.Now()
+	var resolved time.Duration
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		DNSDone: func(httptrace.DNSDoneInfo) { resolved = time.Since(start) },
+	})
+	c, err := d.net.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, dialError(addr, err)
+	}
+	return &conn{
+		Conn:    c,
+		remote:  c.RemoteAddr().String(),
+		dns:     resolved,
+		connect: time.Since(start) - resolved,
+	}, nil
+}
+
+func dialError(addr string, err error) *Error {
+	if refused, ok := errors.AsType[*refusedError](err); ok {
+		named := *refused
+		named.host, _, _ = net.SplitHostPort(addr)
+		return &Error{Class: AddressRefused, Op: "dial", Err: &named}
+	}
+	return &Error{Class: classifyDial(err), Op: "dial", Err: err}
+}
+
+// dialTLS connects and shakes hands; it is a Transport's DialTLSContext. The
+// handshake is done here, not in the Transport, for its errors and its timing.
+func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := d.connect(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	config := d.tls.Clone()
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, d.tlsTimeout)
+	defer cancel()
+	t := tls.Client(c, config)
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.Close() // the handshake's error is the one that matters
+		return nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
+	}
+	c.tls = time.Since(start)
+	return t, nil
+}
+
+// handshakeError names the host whose handshake failed.
+type handshakeError struct {
+	host string
+	err  error
+}
+
+func (e handshakeError) Error() string { return "handshake with " + e.host + ": " + e.err.Error() }
+func (e handshakeError) Unwrap() error { return e.err }
+
+// tlsConfig returns a copy of base (nil: Go's defaults) that offers HTTP/2 and
+// remembers sessions.
+func tlsConfig(base *tls.Config) *tls.Config {
+	config := &tls.Config{}
+	if base != nil {
+		config = base.Clone()
+	}
+	if config.NextProtos == nil {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	if config.ClientSessionCache == nil {
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(sessionCacheSize)
+	}
+	return config
+}
+
+// sessionCacheSize is the number of hosts whose TLS session is kept; at about
+// 4 KiB each the cache stays under 4 MiB.
+const sessionCacheSize = 1024

@@ -1,0 +1,141 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+)
+
+// exchange is the life of one request: its clock, its limits and what was seen
+// of it. One allocation holds all of it, answer and body included, because
+// there is one per URL.
+type exchange struct {
+	// ctx lives as long as the exchange, which outlasts Do: it ends with the
+	// body. Cancelling it is how net/http is told to give up.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	start            time.Time
+	timeout, maxTime time.Duration
+	maxBody          int64
+	decode           bool
+
+	// timer looks after all limits of time. It is not moved for every read:
+	// readers only say in deadline when their patience ends, as nanoseconds
+	// since start and 0 when nobody waits, and the timer looks there when it fires.
+	timer    *time.Timer
+	deadline atomic.Int64
+	inBody   atomic.Bool
+	done     atomic.Bool
+
+	conn      *conn // nil until there is one
+	reused    bool
+	firstByte atomic.Int64 // nanoseconds since start; written by net/http's reader
+	total     time.Duration
+
+	trace    httptrace.ClientTrace
+	response Response
+	body     body
+}
+
+func newExchange(ctx context.Context, r *Request) *exchange {
+	x := &exchange{
+		start:   time.Now(),
+		timeout: cmp.Or(r.Timeout, 30*time.Second),
+		maxTime: cmp.Or(r.MaxTime, time.Hour),
+		maxBody: cmp.Or(r.MaxBody, 1<<30),
+	}
+	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	x.timer = time.AfterFunc(math.MaxInt64, x.look) // started when x.timer is set
+	x.timer.Reset(min(x.timeout, x.maxTime))
+	return x
+}
+
+// traced returns the exchange's context with the hooks that watch net/http.
+func (x *exchange) traced() context.Context {
+	x.trace.GetConn = x.getConn
+	x.trace.GotConn = x.gotConn
+	x.trace.GotFirstResponseByte = x.gotFirstByte
+	return httptrace.WithClientTrace(x.ctx, &x.trace)
+}
+
+// getConn: dialling has limits of its own, so the wait for headers is off. It
+// is called again when net/http repeats a request on a fresh connection.
+func (x *exchange) getConn(string) { x.rest() }
+
+func (x *exchange) gotConn(info httptrace.GotConnInfo) {
+	x.conn, x.reused = connOf(info.Conn), info.Reused
+	x.await()
+}
+
+func (x *exchange) gotFirstByte() { x.firstByte.Store(int64(x.elapsed())) }
+
+func (x *exchange) elapsed() time.Duration { return time.Since(x.start) }
+
+// await starts a wait for the server, rest ends it.
+func (x *exchange) await() { x.deadline.Store(int64(x.elapsed() + x.timeout)) }
+func (x *exchange) rest()  { x.deadline.Store(0) }
+
+// expiry is the cause with which an exchange is cancelled when time is up. It
+// is a type of its own so that a cause from the caller is never taken for it.
+type expiry struct{ reason *Error }
+
+func (e expiry) Error() string { return e.reason.Error() }
+
+// look is the timer's function: it ends the exchange or comes back when the
+// next limit could be reached.
+func (x *exchange) look() {
+	if x.done.Load() {
+		return
+	}
+	now, deadline := x.elapsed(), time.Duration(x.deadline.Load())
+	switch {
+	case now >= x.maxTime:
+		x.cancel(expiry{fail(TotalTimeout, x.step(), "not finished within %v", x.maxTime)})
+	case deadline == 0: // a wait that starts from now on ends later than this
+		x.timer.Reset(min(x.timeout, x.maxTime-now))
+	case now < deadline:
+		x.timer.Reset(min(deadline, x.maxTime) - now)
+	case x.inBody.Load():
+		x.cancel(expiry{fail(IdleTimeout, "body", "no byte for %v", x.timeout)})
+	default:
+		x.cancel(expiry{fail(HeaderTimeout, "headers", "no response headers within %v", x.timeout)})
+	}
+}
+
+func (x *exchange) step() string {
+	if x.inBody.Load() {
+		return "body"
+	}
+	return "headers"
+}
+
+// explain turns what net/http reported into an *Error. The reasons that ended
+// the context come first, because net/http's report is then only their echo.
+func (x *exchange) explain(op string, classify func(error) Class, err error) *Error {
+	switch cause := context.Cause(x.ctx).(type) {
+	case nil:
+	case expiry:
+		return cause.reason
+	default:
+		return &Error{Class: Canceled, Op: op, Err: cause}
+	}
+	if e, ok := asError(err); ok { // from the dialer, already classified
+		return e
+	}
+	return &Error{Class: classify(err), Op: op, Err: err}
+}
+
+// finish ends the exchange's clock and frees what watched it. Only the first
+// call does anything.
+func (x *exchange) finish() {
+	if x.done.Swap(true) {
+		return
+	}
+	x.total = x.elapsed()
+	x.timer.Stop()
+	x.cancel(nil)
+}

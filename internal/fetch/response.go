@@ -1,0 +1,84 @@
+package fetch
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// Response is an answer whose headers have arrived.
+type Response struct {
+	URL      string // what was asked for, without credentials and fragment
+	Status   int    // 200 and above
+	Header   http.Header
+	Protocol string // "HTTP/1.1" or "HTTP/2.0"
+	// RemoteAddr is the address and port that answered, "192.0.2.7:443".
+	RemoteAddr  string
+	ContentType string // the header of this name, "" without one
+	// ContentLength is the length of the body as announced, before decoding, in
+	// bytes; -1 when none was.
+	ContentLength int64
+	// Body is never nil. It is decoded unless the request asked otherwise or the
+	// coding is unknown, while Header stays as it was sent. Its Read errors are
+	// *Error, except io.EOF, which is returned only for a body that is complete.
+	// Not for use by two goroutines at once; to interrupt a Read cancel the context.
+	Body io.ReadCloser
+
+	x *exchange
+}
+
+// Timings say how long the steps of an exchange took. Zero means that the step
+// was not needed: a reused connection has no DNS, Connect and TLS.
+type Timings struct {
+	DNS     time.Duration // looking the name up
+	Connect time.Duration // connecting, without DNS
+	TLS     time.Duration // the handshake
+	TTFB    time.Duration // from the start of the exchange to the first byte of the answer
+	Total   time.Duration // from the start to the end of the body
+}
+
+// Timings returns what is known so far. Total is complete once the body has
+// ended, by io.EOF, an error or Close; before that it is the time until now.
+func (r *Response) Timings() Timings {
+	x := r.x
+	if x == nil {
+		return Timings{}
+	}
+	t := Timings{TTFB: time.Duration(x.firstByte.Load()), Total: x.total}
+	if !x.done.Load() {
+		t.Total = x.elapsed()
+	}
+	if x.conn != nil && !x.reused {
+		t.DNS, t.Connect, t.TLS = x.conn.dns, x.conn.connect, x.conn.tls
+	}
+	return t
+}
+
+// WireBytes returns how many bytes of the body have been read as sent, before decoding.
+func (r *Response) WireBytes() int64 {
+	if r.x == nil {
+		return 0
+	}
+	return r.x.body.wire.n
+}
+
+// accept turns the answer to req into the exchange's Response.
+func (x *exchange) accept(req *http.Request, answer *http.Response) *Response {
+	x.rest()
+	x.inBody.Store(true)
+	x.response = Response{
+		URL:           plainURL(req.URL),
+		Status:        answer.StatusCode,
+		Header:        answer.Header,
+		Protocol:      answer.Proto,
+		ContentType:   answer.Header.Get("Content-Type"),
+		ContentLength: answer.ContentLength,
+		Body:          &x.body,
+		x:             x,
+	}
+	if x.conn != nil {
+		x.response.RemoteAddr = x.conn.remote
+	}
+	x.body.open(x, answer)
+	return &x.response
+}

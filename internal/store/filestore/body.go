@@ -1,0 +1,186 @@
+package filestore
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+)
+
+// bufferSize is what a body writer holds in memory: a body up to this size is one write, a longer one is streamed in
+// pieces of it.
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+func getBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
+
+func putBuffer(b []byte) { buffers.Put((*[bufferSize]byte)(b[:bufferSize])) }
+
+// body writes one body aside. It is used by one goroutine.
+type body struct {
+	u    *unit
+	n    int // number of the body in its unit
+	ext  string
+	buf  []byte // not yet written; nil when the body has ended
+	file *os.File
+	path string    // of file
+	hash hash.Hash // of what was written to file
+	size int64
+	err  error // the first one; every later call returns it
+}
+
+// errBodyEnded is returned by a body that was finished or aborted.
+var errBodyEnded = errors.New("the body has ended")
+
+// Write takes bytes. After an error every call returns that error.
+func (b *body) Write(p []byte) (int, error) {
+	if b.buf == nil && b.err == nil {
+		return 0, errBodyEnded
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	if len(b.buf)+len(p) > bufferSize {
+		if err := b.flush(b.buf); err != nil {
+			return 0, err
+		}
+		b.buf = b.buf[:0]
+	}
+	if len(p) > bufferSize {
+		if err := b.flush(p); err != nil {
+			return 0, err
+		}
+	} else {
+		b.buf = append(b.buf, p...)
+	}
+	b.size += int64(len(p))
+	return len(p), nil
+}
+
+// flush appends to the temporary file, which it makes at first.
+func (b *body) flush(p []byte) error {
+	if b.file == nil {
+		b.err = b.create()
+	}
+	if b.err != nil || len(p) == 0 {
+		return b.err
+	}
+	b.hash.Write(p)
+	if _, err := b.file.Write(p); err != nil {
+		b.err = trouble("write body", b.path, err)
+	}
+	return b.err
+}
+
+func (b *body) create() error {
+	b.path = b.u.bodyTmp(b.n)
+	b.hash = sha256.New()
+	err := b.u.s.inFolder(b.u.jobTmp(), func() (err error) {
+		b.file, err = os.OpenFile(b.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		return err
+	})
+	if err != nil {
+		return bodyTrouble("create body", b.path, err)
+	}
+	return nil
+}
+
+// Finish writes what is left and books the body in its unit. An error that wraps store.ErrRecord is this body's alone.
+func (b *body) Finish() (store.BodyRef, error) {
+	if b.buf == nil && b.err == nil {
+		return store.BodyRef{}, errBodyEnded
+	}
+	ref, err := b.finish()
+	if err != nil {
+		b.Abort()
+		b.err = err
+		return store.BodyRef{}, err
+	}
+	b.release()
+	return ref, nil
+}
+
+func (b *body) finish() (store.BodyRef, error) {
+	if b.err != nil {
+		return store.BodyRef{}, b.err
+	}
+	if b.file != nil {
+		return b.finishLarge()
+	}
+	sum := sha256.Sum256(b.buf)
+	ref := b.ref(sum[:])
+	if b.size == 0 || b.u.has(ref.Body) {
+		return ref, nil
+	}
+	path := b.u.bodyTmp(b.n)
+	if err := b.u.s.inFolder(b.u.jobTmp(), func() error { return writeFile(path, b.buf) }); err != nil {
+		removeTmp(path) // what was written before the disk was full
+		return ref, bodyTrouble("write body", path, err)
+	}
+	return ref, b.book(path, ref.Body)
+}
+
+func (b *body) finishLarge() (store.BodyRef, error) {
+	if err := b.flush(b.buf); err != nil {
+		return store.BodyRef{}, err
+	}
+	err := b.file.Close()
+	b.file = nil
+	ref := b.ref(b.hash.Sum(nil))
+	if err != nil {
+		removeTmp(b.path)
+		return ref, trouble("write body", b.path, err)
+	}
+	return ref, b.book(b.path, ref.Body)
+}
+
+// ref says how a record refers to this body. A body without bytes has a digest but no file.
+func (b *body) ref(sum []byte) store.BodyRef {
+	ref := store.BodyRef{Bytes: b.size, SHA256: hex.EncodeToString(sum)}
+	if b.size > 0 {
+		ref.Body = bodyName(ref.SHA256, b.ext)
+	}
+	return ref
+}
+
+// book hands the file to the unit, or removes it if the unit has these bytes already or has ended.
+func (b *body) book(path, name string) error {
+	kept, err := b.u.take(path, name)
+	if kept {
+		return nil
+	}
+	if rerr := removeTmp(path); err == nil {
+		err = rerr
+	}
+	if err != nil {
+		return fmt.Errorf("finish body in unit %s: %w", b.u.name, err)
+	}
+	return nil
+}
+
+// Abort drops the body.
+func (b *body) Abort() {
+	if b.buf == nil {
+		return
+	}
+	if b.file != nil {
+		b.file.Close()
+		removeTmp(b.path) // if it cannot be removed, Sweep will try again
+	}
+	b.release()
+}
+
+// release ends the body and gives its buffer back.
+func (b *body) release() {
+	putBuffer(b.buf)
+	b.buf, b.file, b.hash = nil, nil, nil
+}
+
+var _ io.Writer = (*body)(nil)

@@ -1,0 +1,198 @@
+// Package filestore keeps a store in a folder of a file system.
+//
+//	DIR/.fetchfleet-store             the store's identity
+//	DIR/JOB/accounts/UNIT.json        accounts: a unit exists once its account does
+//	DIR/JOB/records/UNIT.jsonl        records, one JSON object a line; none where a unit holds no record
+//	DIR/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
+//	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
+//
+// It promises that under accounts, records and bodies no torn file is ever seen, that the first committed unit of a
+// name wins, and, unless Sync is "off", that a unit whose Commit returned without error survives a loss of power.
+// Many workers on many machines may share one folder, if its file system has link(2) and rename(2) that are atomic
+// for all of them (local ones, NFS). What a crash leaves under tmp is finished by the next reader or removed by Sweep.
+//
+// It does not promise that every file under bodies belongs to a record: a unit that lost the race for its name, or
+// that died just before its commit, leaves whole bodies behind.
+package filestore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+)
+
+// The values of Options.Sync.
+const (
+	SyncBatch = "batch" // commits that come together share one flush; the default
+	SyncOff   = "off"   // nothing is flushed: units survive a crash of the program but not one of the machine
+)
+
+// Options are the options of Open. The zero value is a durable store of an unnamed worker.
+type Options struct {
+	Sync   string // SyncBatch or SyncOff; "" means SyncBatch
+	Worker string // names this worker in temporary names; "" means "worker"
+}
+
+// Store is a store in a folder. It implements store.Store.
+type Store struct {
+	dir    string
+	run    string // WORKER~RUN, the beginning of every temporary name of this Store value
+	sync   *syncer
+	handle *os.File // the folder itself, for syncfs
+
+	mu       sync.Mutex
+	closed   bool
+	units    int64           // begun so far
+	live     map[string]bool // stems of the units that have not ended
+	identity string          // once known
+
+	commits sync.WaitGroup
+	step    func(name string) // called between the steps of a commit; set by tests only
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in dir, which is made if it does not exist. It writes nothing else: a folder that can only be
+// read can be opened and read from. Check tells whether it can be written to.
+func Open(ctx context.Context, dir string, o Options) (*Store, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if o.Sync != "" && o.Sync != SyncBatch && o.Sync != SyncOff {
+		return nil, fmt.Errorf("open store: unknown sync %q, want %q or %q", o.Sync, SyncBatch, SyncOff)
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	handle, err := openFolder(abs)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: abs, run: runName(o.Worker), handle: handle, live: make(map[string]bool)}
+	if o.Sync != SyncOff {
+		s.sync = newSyncer(handle)
+	}
+	return s, nil
+}
+
+// openFolder makes the folder if need be and opens it.
+func openFolder(dir string) (*os.File, error) {
+	fi, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			fi, err = os.Stat(dir)
+		}
+	}
+	if err != nil {
+		return nil, trouble("open store", dir, err)
+	}
+	if !fi.IsDir() {
+		return nil, fmt.Errorf("open store %s: it is a file, give the name of a folder", dir)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, trouble("open store", dir, err)
+	}
+	return f, nil
+}
+
+// runName makes the beginning of this Store value's temporary names: the worker, made safe for a file name, and
+// eight random bytes, because a restarted worker may have the same name.
+func runName(worker string) string {
+	if worker == "" {
+		worker = "worker"
+	}
+	safe := strings.Map(func(r rune) rune {
+		if r < 0x80 && (r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r|0x20 >= 'a' && r|0x20 <= 'z') {
+			return r
+		}
+		return '_'
+	}, worker)
+	if safe = safe[:min(len(safe), 40)]; safe[0] == '.' {
+		safe = "_" + safe[1:]
+	}
+	return safe + "~" + randomHex(8)
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// String returns "file:" and the absolute path of the folder.
+func (s *Store) String() string { return "file:" + s.dir }
+
+// Dir returns the absolute path of the folder.
+func (s *Store) Dir() string { return s.dir }
+
+// Close waits for commits under way. Units that have not ended can only be discarded afterwards.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.commits.Wait()
+	s.sync.close()
+	return s.handle.Close()
+}
+
+// errClosed is returned by what is called after Close.
+var errClosed = errors.New("the store is closed")
+
+// Begin starts a unit. It touches no file.
+func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := checkNames(job, name); err != nil {
+		return nil, fmt.Errorf("begin unit: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("begin unit %s: %w", name, errClosed)
+	}
+	s.units++
+	u := &unit{s: s, job: job, name: name, stem: s.run + "~" + strconv.FormatInt(s.units, 10)}
+	s.live[u.stem] = true
+	return u, nil
+}
+
+// ended forgets a unit, so that Sweep may remove what it left.
+func (s *Store) ended(u *unit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, u.stem)
+}
+
+// enter counts a commit that Close must wait for; the caller calls s.commits.Done.
+func (s *Store) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	s.commits.Add(1)
+	return nil
+}
+
+// at marks a step of the recipe.
+func (s *Store) at(step string) {
+	if s.step != nil {
+		s.step(step)
+	}
+}
