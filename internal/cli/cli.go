@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -87,7 +88,27 @@ func run(w IO, name, description string, grammar any, command func(*kong.Context
 	}
 	ctx, stop := interruptible()
 	defer stop()
+	defer profile()()
 	return exitCode(w, name, command(parsed).Run(ctx, w))
+}
+
+// profile writes a CPU profile to the file that FLEET_CPUPROFILE names, until the returned function is called.
+func profile() (stop func()) {
+	path := os.Getenv("FLEET_CPUPROFILE")
+	if path == "" {
+		return func() {}
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return func() {}
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return func() { _ = f.Close() }
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}
 }
 
 func exitCode(w IO, name string, err error) int {

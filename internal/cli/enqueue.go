@@ -19,6 +19,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
 )
@@ -176,6 +177,12 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 		}
 	}
 	p.list = lists.Open(p.files, p.w.Stdin, lists.Options{})
+	if _, size := p.list.Progress(); fresh && size > 0 {
+		const lineLength = 80 // bytes, about
+		if err := p.ledger.Expect(ctx, p.job, size/lineLength); err != nil {
+			return redisconn.Explain(err)
+		}
+	}
 	p.enqueuer = enqueuer.New(p.ledger, p.dispatcher, enqueuer.Options{Job: p.job, Spec: inForce, OnBadLine: p.bad})
 	return nil
 }
@@ -208,6 +215,7 @@ func (p *producer) fill(ctx context.Context) error {
 	defer p.list.Close()
 	err := p.enqueuer.Run(ctx, p.list)
 	if err == nil {
+		faults.Point("before-seal")
 		if _, err = p.ledger.Seal(ctx, p.job); err == nil {
 			p.sealed = true
 			return nil

@@ -32,6 +32,7 @@ type Server struct {
 	dir      string
 	port     int
 	password string
+	config   string // a configuration file, read before the arguments
 	args     []string
 	proc     *process // nil while stopped
 }
@@ -58,6 +59,11 @@ func MaxMemory(limit string) Option { return Arg("--maxmemory", limit) }
 
 // Arg passes further arguments to redis-server, after those of this package, so that they win.
 func Arg(args ...string) Option { return func(s *Server) { s.args = append(s.args, args...) } }
+
+// Config names a configuration file for redis-server, which then has to give all settings
+// but port and address. Together with
+// Arg("--sentinel") it makes a sentinel, which rewrites the file.
+func Config(path string) Option { return func(s *Server) { s.config = path } }
 
 // Start runs a server and waits until it answers. The process is ended when the test ends. Where redis-server is not
 // installed the test is skipped, and fails where CI=true.
@@ -136,10 +142,7 @@ func (s *Server) PID() int {
 }
 
 func (s *Server) launch() error {
-	args := append([]string{
-		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "",
-		"--daemonize", "no", "--maxmemory-policy", "noeviction", "--logfile", filepath.Join(s.dir, "redis.log"),
-	}, s.args...)
+	args := append(s.arguments(), s.args...)
 	proc, err := spawn(exec.Command(binary, args...))
 	if err != nil {
 		return err
@@ -151,6 +154,17 @@ func (s *Server) launch() error {
 		return fmt.Errorf("%w\n%s", err, log)
 	}
 	return nil
+}
+
+// arguments are those of this package. A sentinel knows few settings; it gets no others.
+func (s *Server) arguments() []string {
+	if s.config != "" {
+		return []string{s.config, "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1"}
+	}
+	return []string{
+		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--daemonize", "no",
+		"--maxmemory-policy", "noeviction", "--logfile", filepath.Join(s.dir, "redis.log"),
+	}
 }
 
 // awaitAnswer polls until the server answers a PING, its process ends, or startLimit is over.

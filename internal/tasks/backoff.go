@@ -79,5 +79,8 @@ func (b Backoff) Delay(n int, random float64) time.Duration {
 	case "equal":
 		d *= 0.5 + random/2
 	}
+	if d >= math.MaxInt64 { // only with a cap of centuries
+		return time.Duration(b.Cap)
+	}
 	return time.Duration(d)
 }

@@ -79,6 +79,8 @@ func ParseBatch(id BatchID, payload []byte) (*Batch, error) {
 	switch {
 	case b.V > BatchVersion:
 		return nil, fmt.Errorf("read batch %s: its version is %d, this fetchfleet understands up to %d: upgrade it", id, b.V, BatchVersion)
+	case b.V < 1:
+		return nil, fmt.Errorf("read batch %s: it names no version", id)
 	case len(b.Requests) == 0:
 		return nil, fmt.Errorf("read batch %s: it holds no requests", id)
 	case b.Host == "":
@@ -86,6 +88,11 @@ func ParseBatch(id BatchID, payload []byte) (*Batch, error) {
 	}
 	if err := b.Job.Validate(); err != nil {
 		return nil, fmt.Errorf("read batch %s: %w", id, err)
+	}
+	for i := range b.Requests {
+		if b.Requests[i].URL == "" {
+			return nil, fmt.Errorf("read batch %s: request %d has no URL", id, i+1)
+		}
 	}
 	b.ID = id
 	return b, nil

@@ -73,22 +73,24 @@ func (h *Header) UnmarshalJSON(data []byte) error {
 // plain reports whether the request is nothing but its URL.
 func (r *Request) plain() bool {
 	return r.Method == "" && r.Header == nil && r.Body == nil && r.BodyKey == "" && r.Key == "" && r.Meta == nil &&
-		r.Retries == nil && r.Timeout == 0 && r.ID == "" && r.Redirects == nil
+		r.Retries == nil && r.Timeout == 0 && r.ID == "" && r.Origin == "" && r.OriginMethod == "" && r.Redirects == nil
 }
 
 // wire is Request without its methods.
 type wire Request
 
-// AppendJSON appends the request as JSON. The URL of a plain request takes the short form.
+// AppendJSON appends the request as JSON. The URL of a plain request takes the short form; meta stays as it was given.
 func (r *Request) AppendJSON(b []byte) ([]byte, error) {
 	if r.plain() {
 		return appendString(b, r.URL)
 	}
-	data, err := json.Marshal((*wire)(r))
-	if err != nil {
+	var buffer bytes.Buffer
+	e := json.NewEncoder(&buffer)
+	e.SetEscapeHTML(false) // it would rewrite meta
+	if err := e.Encode((*wire)(r)); err != nil {
 		return b, fmt.Errorf("write request %s: %w", r.URL, err)
 	}
-	return append(b, data...), nil
+	return append(b, bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))...), nil
 }
 
 // MarshalJSON is AppendJSON for encoding/json.

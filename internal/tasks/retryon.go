@@ -22,12 +22,15 @@ func (r RetryOn) Compile() (RetryRule, error) {
 	for part := range strings.SplitSeq(string(r), ",") {
 		name := strings.TrimSpace(part)
 		retry := !strings.HasPrefix(name, "-")
-		name = strings.TrimLeft(name, "+-")
+		name = strings.TrimSpace(strings.TrimLeft(name, "+-"))
 		if name == "" {
 			return nil, fmt.Errorf("--retry-on %q: an empty entry; write statuses and error classes like 404,-500,reset", string(r))
 		}
-		if n, err := strconv.Atoi(name); err == nil && (n < 100 || n > 599) {
-			return nil, fmt.Errorf("--retry-on %q: %d is not an HTTP status", string(r), n)
+		if n, err := strconv.Atoi(name); err == nil {
+			if n < 100 || n > 599 {
+				return nil, fmt.Errorf("--retry-on %q: %d is not an HTTP status", string(r), n)
+			}
+			name = strconv.Itoa(n)
 		}
 		rule[name] = retry
 	}

@@ -94,13 +94,14 @@ func (e *NewerSpecError) Error() string {
 	return fmt.Sprintf("the job's spec has version %d, this fetchfleet understands up to %d: upgrade it", e.Version, SpecVersion)
 }
 
-// Difference names the fields, by flag, in which two specs differ; only those in given are compared, all if nil.
-func (s Spec) Difference(other Spec, given []string) []string {
-	a, b := s.fields(), other.fields()
+// Difference names the fields, by flag, in which a spec differs from the one that its job has; only those in given are
+// compared, all if nil.
+func (s Spec) Difference(job Spec, given []string) []string {
+	has := job.fields()
 	var names []string
-	for name, value := range a {
-		if (given == nil || slices.Contains(given, name)) && value != b[name] {
-			names = append(names, fmt.Sprintf("%s (the job has %s, not %s)", name, value, b[name]))
+	for name, value := range s.fields() {
+		if (given == nil || slices.Contains(given, name)) && value != has[name] {
+			names = append(names, fmt.Sprintf("%s (the job has %s, not %s)", name, has[name], value))
 		}
 	}
 	slices.Sort(names)
@@ -109,13 +110,23 @@ func (s Spec) Difference(other Spec, given []string) []string {
 
 // fields maps each policy flag to the value it has.
 func (s Spec) fields() map[string]string {
-	header, _ := json.Marshal(s.Header)
+	header := []byte("none")
+	if len(s.Header) > 0 {
+		header, _ = json.Marshal(s.Header)
+	}
 	return map[string]string{
 		"--queue": s.Queue, "--host-rate": fmt.Sprint(s.HostRate), "--host-burst": fmt.Sprint(s.HostBurst),
 		"--host-conns": fmt.Sprint(s.HostConns), "--retries": fmt.Sprint(s.Retries), "--backoff": s.Backoff.String(),
-		"--retry-on": string(s.RetryOn), "--patience": s.Patience.String(), "--timeout": s.Timeout.String(),
+		"--retry-on": orNone(string(s.RetryOn)), "--patience": s.Patience.String(), "--timeout": s.Timeout.String(),
 		"--max-time": s.MaxTime.String(), "--max-body": fmt.Sprint(s.MaxBody), "--method": s.Method,
 		"--header": string(header), "--data": fmt.Sprintf("%q", s.Data), "--robots": s.Robots,
-		"--user-agent": s.UserAgent, "--no-dedupe": fmt.Sprint(s.NoDedupe),
+		"--user-agent": orNone(s.UserAgent), "--no-dedupe": fmt.Sprint(s.NoDedupe),
 	}
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
 }

@@ -119,12 +119,11 @@ func (b *body) finish() (store.BodyRef, error) {
 	if b.size == 0 || b.u.has(ref.Body) {
 		return ref, nil
 	}
-	path := b.u.bodyTmp(b.n)
-	if err := b.u.s.inFolder(b.u.jobTmp(), func() error { return writeFile(path, b.buf) }); err != nil {
-		removeTmp(path) // what was written before the disk was full
-		return ref, bodyTrouble("write body", path, err)
+	aside := asideBody{body: ref.Body, tmp: b.u.bodyTmp(b.n)}
+	if err := b.u.s.writeBody(&aside, b.u.jobTmp(), b.buf); err != nil {
+		return ref, bodyTrouble("write body", aside.tmp, err)
 	}
-	return ref, b.book(path, ref.Body)
+	return ref, b.book(aside)
 }
 
 func (b *body) finishLarge() (store.BodyRef, error) {
@@ -138,7 +137,7 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 		removeTmp(b.path)
 		return ref, trouble("write body", b.path, err)
 	}
-	return ref, b.book(b.path, ref.Body)
+	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, fd: -1, size: b.size})
 }
 
 // ref says how a record refers to this body. A body without bytes has a digest but no file.
@@ -151,13 +150,13 @@ func (b *body) ref(sum []byte) store.BodyRef {
 }
 
 // book hands the file to the unit, or removes it if the unit has these bytes already or has ended.
-func (b *body) book(path, name string) error {
-	kept, err := b.u.take(path, name)
+func (b *body) book(aside asideBody) error {
+	kept, err := b.u.take(aside)
 	if kept {
 		return nil
 	}
-	if rerr := removeTmp(path); err == nil {
-		err = rerr
+	if derr := b.u.s.drop(aside); err == nil {
+		err = derr
 	}
 	if err != nil {
 		return fmt.Errorf("finish body in unit %s: %w", b.u.name, err)

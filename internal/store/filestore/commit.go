@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -16,7 +15,7 @@ import (
 //  1. Write aside, under tmp: the bodies (done by now), then the account, then the records. The account must be there
 //     before the records are: see Sweep.
 //  2. Make all of it durable, together with whoever commits at the same time.
-//  3. Rename the bodies into place. They are named by their digest: one that is there already has the same bytes.
+//  3. Link or rename the bodies into place. They are named by their digest: one that is there already has the same bytes.
 //  4. link(2) the account to accounts/UNIT.json. It fails if the name is taken, so the first one wins, and it is the
 //     one step before which the unit does not exist and after which it does: THE commit point.
 //  5. Rename the records to records/UNIT.jsonl. The account names the file that holds them, so if this process dies
@@ -147,9 +146,8 @@ func (u *unit) placeBodies() error {
 	for len(u.aside) > 0 {
 		b := u.aside[0]
 		to := u.s.bodyPath(u.job, b.body)
-		err := u.s.inFolder(filepath.Dir(to), func() error { return rename(b.tmp, to) })
-		if err != nil && !replaced(b.tmp, to) {
-			return bodyTrouble("rename body", b.tmp, err)
+		if err := u.s.place(b, to); err != nil {
+			return bodyTrouble("put body in place", to, err)
 		}
 		if byPath {
 			u.notePlaced(filepath.Dir(to))
@@ -157,14 +155,6 @@ func (u *unit) placeBodies() error {
 		u.aside = u.aside[1:]
 	}
 	return nil
-}
-
-// replaced reports whether the body is in place although it could not be renamed: Windows refuses to replace a file
-// that is being read. The file there has the same digest in its name, so it serves as well.
-func replaced(tmp, to string) bool {
-	mine, err1 := os.Stat(tmp)
-	there, err2 := os.Stat(to)
-	return err1 == nil && err2 == nil && mine.Size() == there.Size() && removeTmp(tmp) == nil
 }
 
 // yieldTo answers with the account of the unit that is there already, once that one is whole and durable, or with

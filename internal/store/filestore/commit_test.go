@@ -210,6 +210,52 @@ func TestARemovedJobFolderComesBack(t *testing.T) {
 	}
 }
 
+func TestATornBodyIsReplaced(t *testing.T) {
+	for claim, limit := range map[string]int64{"by a nameless file": namelessLimit(), "by a named file": 0} {
+		t.Run(claim, func(t *testing.T) {
+			s := openTest(t, t.TempDir(), Options{})
+			s.maxNameless.Store(limit)
+			u, account := crashUnitBegun(t, s, 4)
+			_, records, _ := crashUnit(4)
+			for _, r := range records {
+				path := s.bodyPath(crashJob, r.Body)
+				if err := s.makeFolder(filepath.Dir(path)); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
+				t.Fatalf("Commit: won %v, %v", won, err)
+			}
+			wantUnitsWhole(t, s)
+			wantNothingTorn(t, s.Dir())
+		})
+	}
+}
+
+func TestNamelessFilesAreLetGo(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	for i := range 3 {
+		u, account := crashUnitBegun(t, s, i)
+		if _, _, err := u.Commit(t.Context(), account); err != nil {
+			t.Fatal(err)
+		}
+		u, account = crashUnitBegun(t, s, i)
+		if _, won, err := u.Commit(t.Context(), account); err != nil || won {
+			t.Fatalf("a second Commit: won %v, %v", won, err)
+		}
+		u, _ = crashUnitBegun(t, s, i+3)
+		if err := u.Discard(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.nameless.Load(); n != 0 {
+		t.Errorf("%d nameless files are said to be open after all units have ended", n)
+	}
+}
+
 // crashUnitBegun begins unit i with all of its bodies and records.
 func crashUnitBegun(t *testing.T, s *Store, i int) (store.Unit, *store.Account) {
 	t.Helper()

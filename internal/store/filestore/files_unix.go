@@ -19,20 +19,27 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := writeAll(fd, data); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	// After EINTR the descriptor is gone on Linux and nothing is lost; any other error is the file's (NFS, quotas).
+	if err := unix.Close(fd); err != nil && !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	return nil
+}
+
+func writeAll(fd int, data []byte) error {
 	for len(data) > 0 {
 		n, err := retry(func() (int, error) { return unix.Write(fd, data) })
 		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			unix.Close(fd)
 			return err
 		}
 		data = data[n:]
-	}
-	// After EINTR the descriptor is gone on Linux and nothing is lost; any other error is the file's (NFS, quotas).
-	if err := unix.Close(fd); err != nil && !errors.Is(err, unix.EINTR) {
-		return err
 	}
 	return nil
 }

@@ -6,6 +6,8 @@
 //	DIR/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //
+// On Linux small bodies that wait for their commit have no name at all (O_TMPFILE).
+//
 // It promises that under accounts, records and bodies no torn file is ever seen, that the first committed unit of a
 // name wins, and, unless Sync is "off", that a unit whose Commit returned without error survives a loss of power.
 // Many workers on many machines may share one folder, if its file system has link(2) and rename(2) that are atomic
@@ -26,6 +28,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
@@ -55,6 +58,9 @@ type Store struct {
 	live     map[string]bool // stems of the units that have not ended
 	identity string          // once known
 
+	nameless    atomic.Int64 // nameless files open now
+	maxNameless atomic.Int64
+
 	commits sync.WaitGroup
 	step    func(name string) // called between the steps of a commit; set by tests only
 }
@@ -79,6 +85,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: abs, run: runName(o.Worker), handle: handle, live: make(map[string]bool)}
+	s.maxNameless.Store(namelessLimit())
 	if o.Sync != SyncOff {
 		s.sync = newSyncer(handle)
 	}

@@ -17,11 +17,25 @@ func TestMain(m *testing.M) {
 }
 
 func TestConformance(t *testing.T) {
-	for _, sync := range []string{SyncBatch, SyncOff} {
-		t.Run("sync "+sync, func(t *testing.T) {
+	tests := map[string]struct {
+		sync  string
+		named bool // as on file systems without nameless files
+	}{
+		"sync batch":              {sync: SyncBatch},
+		"sync off":                {sync: SyncOff},
+		"sync batch, named files": {sync: SyncBatch, named: true},
+	}
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
 				dir := t.TempDir()
-				reopen := func() store.Store { return openTest(t, dir, Options{Sync: sync, Worker: "w1"}) }
+				reopen := func() store.Store {
+					s := openTest(t, dir, Options{Sync: tt.sync, Worker: "w1"})
+					if tt.named {
+						s.maxNameless.Store(0)
+					}
+					return s
+				}
 				return reopen(), reopen
 			})
 		})

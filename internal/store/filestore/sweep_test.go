@@ -10,6 +10,8 @@ import (
 func TestSweepTakesOnlyWhatIsOldAndDead(t *testing.T) {
 	dir := t.TempDir()
 	mine, dead := openTest(t, dir, Options{Worker: "mine"}), openTest(t, dir, Options{Worker: "a.b/c~d"})
+	mine.maxNameless.Store(0) // so that there are files to spare
+	dead.maxNameless.Store(3)
 	alive, account := crashUnitBegun(t, mine, 4)
 	crashUnitBegun(t, dead, 5)
 	abandoned, _ := crashUnitBegun(t, dead, 9)

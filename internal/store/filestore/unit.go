@@ -40,12 +40,6 @@ type unit struct {
 	placed  map[string]bool // folders that bodies were put into; only where byPath
 }
 
-// asideBody is a body that is whole but not yet in place.
-type asideBody struct {
-	tmp  string // path
-	body string // the Body field of its record
-}
-
 // Body starts a body.
 func (u *unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter, error) {
 	if err := ctx.Err(); err != nil {
@@ -128,20 +122,20 @@ func appendFile(s *Store, folder, path string, data []byte, create bool) error {
 }
 
 // take books a body that was written aside. Books are kept by name: the same bytes are stored once in a unit.
-func (u *unit) take(tmp, name string) (kept bool, err error) {
+func (u *unit) take(b asideBody) (kept bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
 		return false, errEnded
 	}
-	if u.have[name] {
+	if u.have[b.body] {
 		return false, nil
 	}
 	if u.have == nil {
 		u.have = make(map[string]bool)
 	}
-	u.have[name] = true
-	u.aside = append(u.aside, asideBody{tmp, name})
+	u.have[b.body] = true
+	u.aside = append(u.aside, b)
 	return true, nil
 }
 
@@ -167,7 +161,7 @@ func (u *unit) drop() error {
 	u.ended = true
 	var failed error
 	for _, b := range u.aside {
-		failed = errors.Join(failed, removeTmp(b.tmp))
+		failed = errors.Join(failed, u.s.drop(b))
 	}
 	if u.spill != "" {
 		failed = errors.Join(failed, removeTmp(u.spill))

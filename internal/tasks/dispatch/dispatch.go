@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
 
@@ -56,6 +57,7 @@ func (d *Dispatcher) Send(ctx context.Context, job tasks.JobID, queue string, ba
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("hand %d batches of job %s to asynq: %w", len(batches), job, err)
 	}
+	faults.Point("after-enqueue")
 	return d.ledger.Sent(ctx, job, ids...)
 }
 

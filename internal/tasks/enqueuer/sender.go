@@ -93,6 +93,7 @@ func (s *sender) send(ctx context.Context, batches []batch) error {
 				return err
 			}
 		}
+		faults.Point("before-accept")
 		answers, retried, err := s.accept(ctx, offers)
 		if err != nil {
 			return err

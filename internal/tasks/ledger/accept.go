@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed" // the scripts
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -41,32 +42,71 @@ func (a Answer) Accepted() bool { return !a.Open && len(a.Taken) == 0 }
 // The caller hands accepted batches to asynq and then calls Sent.
 func (l *Ledger) Accept(ctx context.Context, job tasks.JobID, offers []Offer) ([]Answer, error) {
 	k := keysOf(job)
-	args := make([]any, 0, 2+len(offers)*4)
-	args = append(args, k.seen, seenLoad)
-	var hashes []byte
+	for {
+		sets := l.sets(job)
+		res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, liveKey},
+			acceptArgs(job, sets, offers)...).Slice()
+		if err != nil {
+			return nil, fmt.Errorf("accept %d batches into job %s: %w", len(offers), job, err)
+		}
+		l.seenSets.Store(job, res[0].(int64))
+		if len(res) == 2 {
+			return answers(res[1].([]any)), nil
+		}
+	}
+}
+
+// sets is the number of the job's seen sets as last heard of.
+func (l *Ledger) sets(job tasks.JobID) int64 {
+	if n, ok := l.seenSets.Load(job); ok {
+		return n.(int64)
+	}
+	return 1
+}
+
+func acceptArgs(job tasks.JobID, sets int64, offers []Offer) []any {
+	n := 4
+	for i := range offers {
+		n += 3 + 2*len(offers[i].Hashes)
+	}
+	args := make([]any, 0, n)
+	args = append(args, keysOf(job).seen, seenLoad, sets, string(job))
 	for i := range offers {
 		o := &offers[i]
-		hashes = hashes[:0]
+		args = append(args, string(o.ID), o.Payload, len(o.Hashes))
 		for _, h := range o.Hashes {
-			hashes = append(strconv.AppendInt(hashes, h, 10), ',')
+			args = append(args, seenSet(h, sets), h)
 		}
-		args = append(args, string(o.ID), o.Payload, len(o.Hashes), string(hashes))
 	}
-	res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes}, args...).Slice()
-	if err != nil {
-		return nil, fmt.Errorf("accept %d batches into job %s: %w", len(offers), job, err)
+	return args
+}
+
+// seenSet is the set that a hash belongs into when there are so many: accept.lua says how.
+func seenSet(hash, sets int64) int64 {
+	const digits = 1_000_000_000_000
+	r := hash % digits
+	if r < 0 {
+		r = -r
 	}
-	answers := make([]Answer, len(res))
-	for i, r := range res {
+	power := int64(1) << (bits.Len64(uint64(sets)) - 1)
+	if s := r % (power * 2); s < sets {
+		return s
+	}
+	return r % power
+}
+
+func answers(results []any) []Answer {
+	out := make([]Answer, len(results))
+	for i, r := range results {
 		for _, index := range r.([]any) {
 			if n := index.(int64); n == 0 {
-				answers[i].Open = true
+				out[i].Open = true
 			} else {
-				answers[i].Taken = append(answers[i].Taken, int(n-1))
+				out[i].Taken = append(out[i].Taken, int(n-1))
 			}
 		}
 	}
-	return answers, nil
+	return out
 }
 
 // Envelope is a batch that waits in the outbox.
@@ -86,7 +126,7 @@ func (l *Ledger) Sent(ctx context.Context, job tasks.JobID, ids ...tasks.BatchID
 	for i, id := range ids {
 		fields[i], members[i] = string(id), string(id)
 	}
-	pipe := l.rdb.Pipeline()
+	pipe := l.rdb.TxPipeline() // a time without its envelope would stay at the head of the outbox for ever
 	pipe.HDel(ctx, k.outbox, fields...)
 	pipe.ZRem(ctx, k.outboxTimes, members...)
 	if _, err := pipe.Exec(ctx); err != nil {

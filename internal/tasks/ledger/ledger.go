@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,7 +30,10 @@ var ErrUnknownJob = errors.New("no such job")
 const seenLoad = 215
 
 // Ledger is safe for use by many goroutines.
-type Ledger struct{ rdb redis.UniversalClient }
+type Ledger struct {
+	rdb      redis.UniversalClient
+	seenSets sync.Map // job → number of its seen sets as last heard of
+}
 
 // New returns the ledger kept in rdb.
 func New(rdb redis.UniversalClient) *Ledger { return &Ledger{rdb: rdb} }
@@ -62,6 +66,7 @@ func (l *Ledger) Create(ctx context.Context, job tasks.JobID, spec tasks.Spec, g
 	if err := errors.Join(job.Validate(), spec.Validate()); err != nil {
 		return spec, false, err
 	}
+	wanted := spec
 	if stored, err := l.Spec(ctx, job); err == nil {
 		if diff := spec.Difference(stored, given); len(diff) > 0 {
 			return stored, false, &ConflictError{Job: job, Fields: diff}
@@ -79,8 +84,13 @@ func (l *Ledger) Create(ctx context.Context, job tasks.JobID, spec tasks.Spec, g
 	if err != nil {
 		return spec, false, fmt.Errorf("create job %s: %w", job, err)
 	}
-	inForce, err = tasks.ParseSpec([]byte(res[1].(string)))
-	return inForce, res[0].(int64) == 1, err
+	if inForce, err = tasks.ParseSpec([]byte(res[1].(string))); err != nil {
+		return inForce, false, fmt.Errorf("job %s: %w", job, err)
+	}
+	if diff := wanted.Difference(inForce, given); len(diff) > 0 { // another producer made the job meanwhile
+		return inForce, false, &ConflictError{Job: job, Fields: diff}
+	}
+	return inForce, res[0].(int64) == 1, nil
 }
 
 // Spec returns the spec of a job, or ErrUnknownJob.
@@ -97,6 +107,17 @@ func (l *Ledger) Spec(ctx context.Context, job tasks.JobID) (tasks.Spec, error) 
 		return spec, fmt.Errorf("job %s: %w", job, err)
 	}
 	return spec, nil
+}
+
+// Expect prepares a job that has accepted nothing yet for about that many requests: its seen-set then need not grow
+// step by step. A wrong guess does no harm.
+func (l *Ledger) Expect(ctx context.Context, job tasks.JobID, requests int64) error {
+	sets := int64(1)
+	for sets*seenLoad < requests && sets < 1<<20 {
+		sets *= 2
+	}
+	err := l.rdb.HSetNX(ctx, keysOf(job).stats, "seen_sets", sets).Err()
+	return wrap(err, "prepare job %s", job)
 }
 
 // Seal says that the producer of a job has nothing more to bring. Ended reports whether the job ended with it.

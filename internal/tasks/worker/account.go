@@ -244,6 +244,7 @@ func (d *delivery) finish(ctx context.Context, a *store.Account) error {
 		d.log.Info().Str("job", string(d.batch.Job)).Msg("job ended")
 	}
 	if text != "" {
+		faults.Point("before-archive")
 		return &archiveError{text: text}
 	}
 	return nil

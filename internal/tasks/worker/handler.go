@@ -244,6 +244,7 @@ func (d *delivery) giveBack(ctx context.Context, why error) error {
 	if err := d.ledger.Return(context.WithoutCancel(ctx), d.batch.Job, d.batch.ID); err != nil {
 		d.log.Warn().Err(err).Msg("batch could not be given back; it counts as begun")
 	}
+	faults.Point("after-return")
 	return why
 }
 

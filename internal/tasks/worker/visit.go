@@ -162,6 +162,7 @@ func (v *visitRun) again(ctx context.Context, r *result) error {
 	if err := v.ledger.Tried(ctx, v.batch.Job, v.batch.ID, p.waits, p.waitSince); err != nil {
 		v.log.Warn().Err(err).Msg("attempt could not be noted")
 	}
+	faults.Point("after-tried")
 	return &retryError{text: r.err, after: r.verdict.delay, counted: r.verdict.step == stepRetry}
 }
 
