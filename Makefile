@@ -81,7 +81,11 @@ cross: ## compile everything, tests included, for linux, darwin and windows on a
 	done
 
 .PHONY: bench
-bench: deps ## run the benchmarks, each beside its ceiling from the same run
+bench: deps ## measure what is promised, each figure beside its ceiling from the same run
+	$(GO) run ./test/bench
+
+.PHONY: microbench
+microbench: ## run the benchmarks of single packages
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m $(PKG)
 
 .PHONY: soak

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 )
 
 // Errors that callers tell apart. Drivers wrap them.
@@ -41,6 +42,10 @@ type Store interface {
 	Records(ctx context.Context, job, unit string) iter.Seq2[*Record, error]
 	// OpenBody opens a body by the Body field of its record. The caller closes it.
 	OpenBody(ctx context.Context, job, body string) (io.ReadCloser, error)
+	// Sweep removes what units left behind that were begun longer ago than olderThan and never committed. A unit that
+	// is still being written by someone then fails, cleanly, so olderThan must exceed the longest visit of a job that
+	// is going on. It returns how many things were removed.
+	Sweep(ctx context.Context, job string, olderThan time.Duration) (removed int, err error)
 	// Close waits for commits under way and releases what the store holds.
 	Close() error
 }

@@ -251,7 +251,7 @@ func TestArchivedRequestIsReplayed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	down, up := w.origin.URL("/status/500?down"), w.origin.URL("/flaky/2/mended")
-	w.enqueue([]string{down, up}, with(mixedPolicy, "--retry-on", "-503")...)
+	w.enqueue([]string{down, up}, with(mixedPolicy, "--retry-on=-503")...)
 	worker := w.worker("worker")
 	w.ends(30 * time.Second)
 	w.whole(map[string]string{down: "http_500", up: "http_503"})

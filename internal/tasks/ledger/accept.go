@@ -61,7 +61,7 @@ func (l *Ledger) sets(job tasks.JobID) int64 {
 	if n, ok := l.seenSets.Load(job); ok {
 		return n.(int64)
 	}
-	return 1
+	return seenSets
 }
 
 func acceptArgs(job tasks.JobID, sets int64, offers []Offer) []any {

@@ -15,7 +15,7 @@
 -- The set of a hash is its last twelve digits modulo the next power of two, or modulo half of that when there is no
 -- such set yet. The caller works that out, because Lua takes twice as long over it as SADD itself.
 local call = redis.call
-local sets = tonumber(call('HGET', KEYS[1], 'seen_sets') or '1')
+local sets = tonumber(call('HGET', KEYS[1], 'seen_sets') or '16')
 if tonumber(ARGV[3]) ~= sets then return { sets } end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

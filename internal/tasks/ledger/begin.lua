@@ -3,7 +3,8 @@
 -- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases
 -- ARGV 1 batch, 2 request id when the batch holds one request, else empty
 -- Returns {state, now in ms, ...}:
---   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store}
+--   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
+--    what went wrong last}
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
@@ -21,10 +22,10 @@ local begun = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
 local generation = '0'
 if ARGV[2] ~= '' then generation = redis.call('HGET', KEYS[5], ARGV[2]) or '0' end
 local base = redis.call('HGET', KEYS[7], ARGV[1]) or '0'
-local waits, since = -1, 0
+local waits, since, text = -1, 0, ''
 local noted = redis.call('HGET', KEYS[4], ARGV[1])
 if noted then
-  local a, b = string.match(noted, '^(%d+) (%d+)$')
-  waits, since = tonumber(a), tonumber(b)
+  local a, b, c = string.match(noted, '^(%d+) (%d+) ?(.*)$')
+  waits, since, text = tonumber(a), tonumber(b), c
 end
-return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '' }
+return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '', text }

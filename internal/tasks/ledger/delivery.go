@@ -56,6 +56,7 @@ type Delivery struct {
 	Waits      int       // waits in a row, -1 when none was noted
 	WaitSince  int64     // Unix milliseconds of the first of them
 	Store      string    // identity of the job's store, empty before its first unit
+	LastError  string    // what Tried noted last
 	Archived   Note      // when archived
 	note       string
 }
@@ -89,7 +90,7 @@ func (l *Ledger) Begin(ctx context.Context, job tasks.JobID, batch tasks.BatchID
 		n := func(i int) int64 { return res[i].(int64) }
 		d.Begun, d.Generation = int(n(2)), int(n(3))
 		d.Base = int(n(4))
-		d.Waits, d.WaitSince, d.Store = int(n(5)), n(6), res[7].(string)
+		d.Waits, d.WaitSince, d.Store, d.LastError = int(n(5)), n(6), res[7].(string), res[8].(string)
 	}
 	return d, nil
 }
@@ -99,9 +100,16 @@ func (l *Ledger) Return(ctx context.Context, job tasks.JobID, batch tasks.BatchI
 	return l.giveBack(ctx, job, batch, "same")
 }
 
-// Tried gives a batch back after an attempt or a wait, and notes the waits in a row and since when (Unix milliseconds).
-func (l *Ledger) Tried(ctx context.Context, job tasks.JobID, batch tasks.BatchID, waits int, since int64) error {
-	return l.giveBack(ctx, job, batch, "tried", waits, since)
+// Trial is what is noted of a batch that was tried and is to be tried again.
+type Trial struct {
+	Waits int    // in a row
+	Since int64  // Unix milliseconds of the first of them
+	Error string // what went wrong
+}
+
+// Tried gives a batch back after an attempt or a wait.
+func (l *Ledger) Tried(ctx context.Context, job tasks.JobID, batch tasks.BatchID, t Trial) error {
+	return l.giveBack(ctx, job, batch, "tried", t.Waits, t.Since, t.Error)
 }
 
 func (l *Ledger) giveBack(ctx context.Context, job tasks.JobID, batch tasks.BatchID, args ...any) error {

@@ -107,7 +107,7 @@ type Restoration struct {
 // Restore begins to put a job back into the ledger, which must not know anything of it but its spec. requests is about
 // how many it has.
 func (l *Ledger) Restore(job tasks.JobID, requests int) *Restoration {
-	sets := 1
+	sets := seenSets
 	for sets*seenLoad < requests {
 		sets *= 2
 	}

@@ -17,7 +17,7 @@ type keys struct {
 	outbox      string // HASH batch → "DUE|payload", until asynq has it
 	outboxTimes string // ZSET batch → since when, ms
 	begun       string // HASH batch → deliveries begun and neither finished nor returned
-	waits       string // HASH batch → "waits in a row, since ms"
+	waits       string // HASH batch → "WAITS SINCE ERROR": waits in a row, since when (ms), what went wrong last
 	generations string // HASH request → generation, of those taken more than once
 	archived    string // HASH batch → note, of those whose last attempt failed
 	bases       string // HASH batch → asynq's retry count at its replay

@@ -29,6 +29,10 @@ var ErrUnknownJob = errors.New("no such job")
 // as many, and above 512 members Redis gives up the compact form.
 const seenLoad = 215
 
+// seenSets is how many seen sets a job begins with; the scripts know it, too. One call brings up to 512 requests at
+// once: spread over fewer sets than this they would overfill some before these are split.
+const seenSets = 16
+
 // Ledger is safe for use by many goroutines.
 type Ledger struct {
 	rdb      redis.UniversalClient
@@ -112,7 +116,7 @@ func (l *Ledger) Spec(ctx context.Context, job tasks.JobID) (tasks.Spec, error) 
 // Expect prepares a job that has accepted nothing yet for about that many requests: its seen-set then need not grow
 // step by step. A wrong guess does no harm.
 func (l *Ledger) Expect(ctx context.Context, job tasks.JobID, requests int64) error {
-	sets := int64(1)
+	sets := int64(seenSets)
 	for sets*seenLoad < requests && sets < 1<<20 {
 		sets *= 2
 	}

@@ -3,7 +3,7 @@
 -- KEYS 1 stats
 -- ARGV 1 prefix of the seen sets, then hashes
 -- Returns the indexes, from 1, of those that are in no set.
-local sets = tonumber(redis.call('HGET', KEYS[1], 'seen_sets') or '1')
+local sets = tonumber(redis.call('HGET', KEYS[1], 'seen_sets') or '16')
 local power = 1
 while power * 2 <= sets do power = power * 2 end
 local missing = {}

@@ -213,26 +213,19 @@ func (d *delivery) observe(records []*store.Record) {
 	}
 }
 
-// finishPatience is how long a committed unit waits for Redis in the hands of its writer. After that the next
-// delivery finishes it.
-const finishPatience = 2 * time.Minute
-
 // finish moves the ledger forward from a committed account, and says what becomes of the task.
 func (d *delivery) finish(ctx context.Context, a *store.Account) error {
 	ctx, cancel := d.keep(ctx)
 	defer cancel()
 	f, text := d.finishing(a)
 	began := time.Now()
-	first, ended, err := d.ledger.Finish(ctx, f)
-	for wait := 200 * time.Millisecond; err != nil; wait = min(2*wait, 5*time.Second) {
-		if ctx.Err() != nil || time.Since(began) > finishPatience {
-			return err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+	var first, ended bool
+	err := d.insist(ctx, func(ctx context.Context) (err error) {
 		first, ended, err = d.ledger.Finish(ctx, f)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	d.metrics.FinishedBatch(time.Since(began))
 	faults.Point("after-finish")
@@ -241,13 +234,22 @@ func (d *delivery) finish(ctx context.Context, a *store.Account) error {
 		d.dropBodies(ctx, a)
 	}
 	if ended {
-		d.log.Info().Str("job", string(d.batch.Job)).Msg("job ended")
+		d.ended(ctx)
 	}
 	if text != "" {
 		faults.Point("before-archive")
 		return &archiveError{text: text}
 	}
 	return nil
+}
+
+// ended tidies up after the job's last batch: nobody needs what dead workers left in the store. A worker that slept over
+// the end and wakes finds its batch closed, so it may lose its unit; those younger than a minute are left to it.
+func (d *delivery) ended(ctx context.Context) {
+	d.log.Info().Str("job", string(d.batch.Job)).Msg("job ended")
+	if _, err := d.store.Sweep(ctx, string(d.batch.Job), time.Minute); err != nil {
+		d.log.Warn().Str("job", string(d.batch.Job)).Err(err).Msg("store not swept")
+	}
 }
 
 // follow hands the children to asynq. If that fails they stay in the outbox, which every worker sweeps.

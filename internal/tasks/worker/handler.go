@@ -161,12 +161,18 @@ func (d *delivery) begin(ctx context.Context) (err error) {
 }
 
 // archived deals with the delivery of a batch whose last attempt failed. Either its worker died before asynq archived
-// the task: then it is archived now. Or someone pressed Run: then the task carries the error it was archived with.
+// the task: then it is archived now. Or someone pressed Run: then the task carries the error it was archived with. Or
+// this worker slept from before the delivery until another one had ended it: then the task is not active, and is left
+// as it is. The last two cases defer rather than end the task where they find that another was quicker: the task may
+// be active elsewhere.
 func (d *delivery) archived(ctx context.Context) error {
 	noted := d.state.Archived
 	info, err := d.inspector.GetTaskInfo(d.queue, string(d.batch.ID))
 	if err != nil {
 		return fmt.Errorf("look up task %s: %w", d.batch.ID, err)
+	}
+	if info.State != asynq.TaskStateActive {
+		return deferBatch(time.Second, "dropped: another worker has ended it")
 	}
 	if info.LastErr != noted.Error {
 		return &archiveError{text: noted.Error}
@@ -176,7 +182,7 @@ func (d *delivery) archived(ctx context.Context) error {
 		return err
 	}
 	if !reopened {
-		return nil
+		return deferBatch(time.Second, "dropped: another worker has reopened it")
 	}
 	faults.Point("after-reopen")
 	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, noted.Request); err != nil {
@@ -241,11 +247,33 @@ func (d *delivery) bindStore(ctx context.Context) error {
 
 // giveBack returns the batch as it is, for another delivery.
 func (d *delivery) giveBack(ctx context.Context, why error) error {
-	if err := d.ledger.Return(context.WithoutCancel(ctx), d.batch.Job, d.batch.ID); err != nil {
+	ctx, cancel := d.keep(ctx)
+	defer cancel()
+	err := d.insist(ctx, func(ctx context.Context) error { return d.ledger.Return(ctx, d.batch.Job, d.batch.ID) })
+	if err != nil {
 		d.log.Warn().Err(err).Msg("batch could not be given back; it counts as begun")
 	}
 	faults.Point("after-return")
 	return why
+}
+
+// insistPatience is how long a step of the ledger waits for Redis in the hands of who has to take it. After that the
+// next delivery finds out what is to be done.
+const insistPatience = 2 * time.Minute
+
+// insist takes a step of the ledger, again and again while Redis is away. ctx should come from keep.
+func (d *delivery) insist(ctx context.Context, step func(context.Context) error) error {
+	began := time.Now()
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := step(ctx)
+		if err == nil || ctx.Err() != nil || time.Since(began) > insistPatience {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // storeTrouble gives the batch back and tells the worker that its store is in trouble.

@@ -20,6 +20,9 @@ const (
 	// that long to renew leases that look dead.
 	reconnectHold = 10 * time.Second
 	deadLimit     = 1000 // tasks put back by one sweep
+	// What is older than a week in the store's temporaries belongs to nobody: a task lives no longer (dispatch).
+	storeSweepInterval = time.Hour
+	storeSweepAge      = 7 * 24 * time.Hour
 )
 
 // every calls do at once and then each interval until ctx is done.
@@ -106,6 +109,21 @@ func (w *Worker) sweepDead(ctx context.Context) {
 			if len(ids) > 0 {
 				w.opts.Metrics.DeadBatchesRecovered(len(ids))
 				w.log.Warn().Str("queue", queue).Int("batches", len(ids)).Msg("batches of a dead worker put back")
+			}
+		}
+	})
+}
+
+// sweepStore removes what workers that died long ago left in the store. The rest goes when a job ends.
+func (w *Worker) sweepStore(ctx context.Context) {
+	every(ctx, storeSweepInterval, func(ctx context.Context) {
+		jobs, err := w.handler.ledger.LiveJobs(ctx)
+		if err != nil {
+			return
+		}
+		for _, job := range jobs {
+			if _, err := w.opts.Store.Sweep(ctx, string(job), storeSweepAge); err != nil && ctx.Err() == nil {
+				w.log.Debug().Str("job", string(job)).Err(err).Msg("store not swept")
 			}
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
 
 // visit fetches the batch: its requests run concurrently, up to the host's permits, and what comes of them is
@@ -21,7 +22,7 @@ func (d *delivery) visit(ctx context.Context) error {
 	})
 	if busy, ok := hosts.IsBusy(err); ok {
 		d.metrics.Deferred("in_line")
-		return d.giveBack(ctx, deferBatch(busy.After, "%v", busy))
+		return d.giveBack(ctx, d.inLine(busy))
 	}
 	if err != nil {
 		return d.giveBack(ctx, err)
@@ -35,6 +36,18 @@ func (d *delivery) visit(ctx context.Context) error {
 	v.fetchAll(ctx)
 	visit.Leave()
 	return v.conclude(ctx)
+}
+
+// inLine defers a batch whose host has enough visitors. Its real last error stays visible behind it.
+func (d *delivery) inLine(busy *hosts.BusyError) error {
+	last := d.state.LastError
+	if last == "" {
+		last = d.batch.LastError
+	}
+	if last == "" {
+		return deferBatch(busy.After, "%v", busy)
+	}
+	return deferBatch(busy.After, "%v (before that: %s)", busy, last)
 }
 
 // visitRun is one batch being fetched.
@@ -159,7 +172,9 @@ func (v *visitRun) untouched() bool {
 // again returns a carried batch to asynq's retry.
 func (v *visitRun) again(ctx context.Context, r *result) error {
 	p := r.verdict.past
-	if err := v.ledger.Tried(ctx, v.batch.Job, v.batch.ID, p.waits, p.waitSince); err != nil {
+	trial := ledger.Trial{Waits: p.waits, Since: p.waitSince, Error: r.err}
+	err := v.insist(ctx, func(ctx context.Context) error { return v.ledger.Tried(ctx, v.batch.Job, v.batch.ID, trial) })
+	if err != nil {
 		v.log.Warn().Err(err).Msg("attempt could not be noted")
 	}
 	faults.Point("after-tried")

@@ -117,7 +117,7 @@ func (w *Worker) InFlight() int { return len(w.handler.inFlight) }
 func (w *Worker) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead} {
+	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead, w.sweepStore} {
 		loops.Go(func() { loop(background) })
 	}
 	err := w.serve(ctx)
