@@ -16,7 +16,7 @@ const drainLimit = 3 * time.Second
 
 // Listen opens the address of --listen: HOST:PORT, port 0 for any free one. Its errors say what to do.
 func Listen(addr string) (net.Listener, error) {
-	listener, err := net.Listen("tcp", addr)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	switch {
 	case err == nil:
 		return listener, nil
@@ -67,6 +67,6 @@ func ServeOn(ctx context.Context, listener net.Listener, handler http.Handler) e
 	if err := server.Shutdown(drain); err != nil {
 		_ = server.Close() // whoever still reads has had its time
 	}
-	<-ended // http.ErrServerClosed
+	_ = <-ended // http.ErrServerClosed
 	return nil
 }

@@ -48,7 +48,8 @@ func (c *demoCommand) Run(ctx context.Context, w IO) error {
 // demoVerdict turns the end of the run into the demo's: its missing pages are meant to be missing.
 func demoVerdict(err error, got map[string]int64, want map[string]int) error {
 	var exit *exitError
-	if err != nil && !(errors.As(err, &exit) && exit.code == ExitIncomplete) {
+	incomplete := errors.As(err, &exit) && exit.code == ExitIncomplete
+	if err != nil && !incomplete {
 		return err
 	}
 	for outcome, n := range want {

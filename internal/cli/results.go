@@ -69,7 +69,7 @@ func writeAtomically(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // gone already when all went well
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
 	buffered := bufio.NewWriterSize(f, 256<<10)
 	err = write(buffered)
 	if err == nil {

@@ -158,5 +158,5 @@ func (w *wire) drain() {
 	}
 	enough := time.AfterFunc(drainTime, func() { w.x.cancel(errClosed) })
 	defer enough.Stop()
-	io.CopyN(io.Discard, w, drainBytes) // an error ends the connection, as without draining
+	_, _ = io.CopyN(io.Discard, w, drainBytes) // an error ends the connection, as without draining
 }

@@ -17,6 +17,7 @@ import (
 // workerPoints are the places between two steps of a delivery at which a worker can be struck. The mixed list with its
 // policy takes a worker past each of them.
 var workerPoints = []string{
+	"before-begin",    // asynq has delivered a last attempt; the ledger does not know of it
 	"after-begin",     // the ledger knows of the delivery; nothing was fetched
 	"after-return",    // the batch was given back to the ledger, not yet to asynq
 	"after-tried",     // an attempt was noted, and asynq has yet to set the task aside
@@ -161,21 +162,50 @@ func (f *fault) struck() bool {
 // strikeWorker enqueues the list and runs a worker until it is struck.
 func (f *fault) strikeWorker() *process {
 	f.t.Helper()
-	if f.point == "after-reopen" {
+	switch f.point {
+	case "after-reopen":
 		f.archiveOne()
-	} else if res := f.enqueue(f.urls, mixedPolicy...); res.Accepted != int64(len(f.urls)) {
-		f.t.Fatalf("enqueue accepted %d, want %d", res.Accepted, len(f.urls))
+	case "before-begin":
+		f.lastAttemptOfOne()
+	default:
+		f.enqueueAll()
 	}
 	victim := f.worker("victim", f.env...)
 	await(f.t, 40*time.Second, "the victim is struck "+f.point, f.struck)
 	return victim
 }
 
+func (f *fault) enqueueAll() {
+	f.t.Helper()
+	if res := f.enqueue(f.urls, mixedPolicy...); res.Accepted != int64(len(f.urls)) {
+		f.t.Fatalf("enqueue accepted %d, want %d", res.Accepted, len(f.urls))
+	}
+}
+
+// broken makes the list one request that fails whenever it is tried.
+func (f *fault) broken() {
+	u := f.origin.URL("/status/500")
+	f.urls, f.want = []string{u}, map[string]string{u: "http_500"}
+}
+
+// lastAttemptOfOne has one request fail its first attempt. The last one is due soon. Whoever sleeps through that finds
+// the task in the archive.
+func (f *fault) lastAttemptOfOne() {
+	f.t.Helper()
+	f.broken()
+	f.enqueue(f.urls, "--retries", "1", "--backoff", "base=3s,cap=3s,jitter=none")
+	first := f.worker("first")
+	await(f.t, 30*time.Second, "the first attempt has failed", func() bool {
+		scheduled, err := asynq.NewInspectorFromRedisClient(f.rdb).ListScheduledTasks("default")
+		return err == nil && len(scheduled) == 1
+	})
+	first.terminate(20 * time.Second)
+}
+
 // archiveOne has one request fail all its attempts, and then presses Run on its task.
 func (f *fault) archiveOne() {
 	f.t.Helper()
-	u := f.origin.URL("/status/500")
-	f.urls, f.want = []string{u}, map[string]string{u: "http_500"}
+	f.broken()
 	f.enqueue(f.urls, mixedPolicy...)
 	first := f.worker("first")
 	f.ends(30 * time.Second)

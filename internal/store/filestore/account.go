@@ -75,7 +75,7 @@ func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccou
 	if err != nil {
 		return nil, nil, trouble("open", path, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	a := &storedAccount{Account: &store.Account{}}
 	if err := json.NewDecoder(f).Decode(a); err != nil {
 		return nil, nil, fmt.Errorf("%s is damaged: %w", path, err)
@@ -103,7 +103,7 @@ func (s *Store) linkAccount(job, unit string, a *storedAccount) (won bool, err e
 	}
 	// An error is not yet a no: over NFS an answer can be lost, and the kernel repeats the call and finds its own work.
 	// Once the temporary name is gone no link can come of it any more, and what is there now tells.
-	removeTmp(from)
+	_ = removeTmp(from)
 	there, _, rerr := s.readAccount(context.Background(), job, unit)
 	switch {
 	case rerr == nil:

@@ -41,7 +41,7 @@ func (s *Store) writeBody(b *asideBody, folder string, data []byte) error {
 	}
 	err := s.inFolder(folder, func() error { return writeFile(b.tmp, data) })
 	if err != nil {
-		removeTmp(b.tmp) // what was written before the disk was full
+		_ = removeTmp(b.tmp) // what was written before the disk was full
 	}
 	return err
 }

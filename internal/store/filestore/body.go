@@ -134,7 +134,7 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 	b.file = nil
 	ref := b.ref(b.hash.Sum(nil))
 	if err != nil {
-		removeTmp(b.path)
+		_ = removeTmp(b.path)
 		return ref, trouble("write body", b.path, err)
 	}
 	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, fd: -1, size: b.size})
@@ -170,8 +170,8 @@ func (b *body) Abort() {
 		return
 	}
 	if b.file != nil {
-		b.file.Close()
-		removeTmp(b.path) // if it cannot be removed, Sweep will try again
+		_ = b.file.Close()
+		_ = removeTmp(b.path) // if it cannot be removed, Sweep will try again
 	}
 	b.release()
 }

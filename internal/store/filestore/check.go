@@ -54,10 +54,10 @@ func (s *Store) probe() error {
 	linked := path + "~2"
 	err := writeFile(path, make([]byte, probeSize))
 	if err == nil {
-		defer removeTmp(path)
+		defer func() { _ = removeTmp(path) }()
 		err = syncFile(path)
 	} else {
-		removeTmp(path) // what was written before the disk was full
+		_ = removeTmp(path) // what was written before the disk was full
 	}
 	if err != nil {
 		return trouble("write", s.dir, err)

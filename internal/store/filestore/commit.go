@@ -45,7 +45,7 @@ func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	if err != nil {
 		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, err)
 	}
-	u.drop() // what it fails to remove, Sweep will
+	_ = u.drop() // what it fails to remove, Sweep will
 	return winner, won, nil
 }
 
@@ -56,7 +56,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	}
 	u.commits++
 	stored := &storedAccount{Account: a, Attempt: u.stem + "~" + strconv.Itoa(u.commits), Records: u.count}
-	defer removeTmp(u.s.tmpPath(u.job, stored.accountTmp()))
+	defer func() { _ = removeTmp(u.s.tmpPath(u.job, stored.accountTmp())) }()
 	u.s.at("begin")
 	if err := u.writeAside(stored); err != nil {
 		return nil, false, err
@@ -113,7 +113,7 @@ func (u *unit) writeAside(stored *storedAccount) error {
 		return u.renameSpill(path)
 	}
 	if err := writeFile(path, u.records); err != nil {
-		removeTmp(path)
+		_ = removeTmp(path)
 		return trouble("write records", path, err)
 	}
 	return nil
@@ -135,9 +135,9 @@ func (u *unit) renameSpill(path string) error {
 
 // takeBack undoes writeAside after a failure before the commit point. Spilled records keep the name they have.
 func (u *unit) takeBack(stored *storedAccount) {
-	removeTmp(u.s.tmpPath(u.job, stored.accountTmp()))
+	_ = removeTmp(u.s.tmpPath(u.job, stored.accountTmp()))
 	if u.spill == "" {
-		removeTmp(u.s.tmpPath(u.job, stored.recordsTmp(u.name)))
+		_ = removeTmp(u.s.tmpPath(u.job, stored.recordsTmp(u.name)))
 	}
 }
 

@@ -20,7 +20,7 @@ func writeFile(path string, data []byte) error {
 		return err
 	}
 	if err := writeAll(fd, data); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return err
 	}
 	// After EINTR the descriptor is gone on Linux and nothing is lost; any other error is the file's (NFS, quotas).

@@ -72,7 +72,7 @@ func readIdentity(path string) (string, error) {
 // propose links a new identity to path, durably, unless another is there.
 func (s *Store) propose(path string) error {
 	tmp := filepath.Join(s.dir, probePrefix+s.run+"~"+randomHex(4))
-	defer removeTmp(tmp)
+	defer func() { _ = removeTmp(tmp) }()
 	if err := writeFile(tmp, []byte(randomHex(16)+"\n")); err != nil {
 		return trouble("write", tmp, err)
 	}

@@ -17,7 +17,7 @@ func writeNameless(folder string, data []byte) (fd int, err error) {
 		return -1, err
 	}
 	if err := writeAll(fd, data); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil

@@ -70,7 +70,7 @@ func entries(ctx context.Context, path string) iter.Seq2[os.DirEntry, error] {
 			yield(nil, trouble("open", path, err))
 			return
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		for {
 			if err := ctx.Err(); err != nil {
 				yield(nil, err)
@@ -104,7 +104,7 @@ func (s *Store) Records(ctx context.Context, job, unit string) iter.Seq2[*store.
 		if r == nil {
 			return
 		}
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		dec := json.NewDecoder(bufio.NewReaderSize(r, bufferSize))
 		for {
 			rec := new(store.Record)

@@ -29,5 +29,5 @@ func namedAt(fi os.FileInfo) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return time.Unix(int64(st.Ctim.Sec), int64(st.Ctim.Nsec)), true
+	return time.Unix(int64(st.Ctim.Sec), int64(st.Ctim.Nsec)), true //nolint:unconvert // 32 bits wide on some platforms
 }

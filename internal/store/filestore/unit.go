@@ -116,7 +116,7 @@ func appendFile(s *Store, folder, path string, data []byte, create bool) error {
 		err = errors.Join(err, f.Truncate(end))
 	}
 	if err = errors.Join(err, f.Close()); err != nil && create {
-		os.Remove(path)
+		_ = os.Remove(path)
 	}
 	return err
 }

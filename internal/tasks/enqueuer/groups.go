@@ -39,7 +39,6 @@ type groups struct {
 	hosts           map[string]*group
 	byAge           *list.List
 	bytes           int
-	full            []*group // scratch of add
 }
 
 const maxHosts = 100_000

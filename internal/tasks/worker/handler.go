@@ -154,6 +154,7 @@ func (d *delivery) begin(ctx context.Context) (err error) {
 	if len(d.batch.Requests) == 1 {
 		request, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
+	faults.Point("before-begin")
 	d.state, err = d.ledger.Begin(ctx, job, d.batch.ID, request)
 	d.began = time.Now()
 	faults.Point("after-begin")
