@@ -12,7 +12,7 @@ RUN go mod download
 COPY cmd cmd
 COPY internal internal
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" \
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/fetchfleet/fetchfleet/internal/cli.version=${VERSION}" \
       -o /out/ ./cmd/worker ./cmd/enqueue ./cmd/fleet
 # A named volume takes its owner from the folder it is first mounted over.
 RUN mkdir -p /volumes/data /volumes/lists

@@ -7,7 +7,7 @@ SHELL       := bash
 GO        ?= go
 BIN       ?= bin
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   := -s -w -X main.version=$(VERSION)
+LDFLAGS   := -s -w -X github.com/fetchfleet/fetchfleet/internal/cli.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # Two packages at a time: tests start Redis servers and origins of their own, and share two cores in CI.
 TESTFLAGS ?= -race -p 2 -timeout 12m

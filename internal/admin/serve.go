@@ -67,6 +67,8 @@ func ServeOn(ctx context.Context, listener net.Listener, handler http.Handler) e
 	if err := server.Shutdown(drain); err != nil {
 		_ = server.Close() // whoever still reads has had its time
 	}
-	_ = <-ended // http.ErrServerClosed
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	}
 	return nil
 }

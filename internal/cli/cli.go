@@ -12,8 +12,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
+	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -45,6 +50,31 @@ func OS() IO {
 	return IO{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 }
 
+// version is set when a release is built: -ldflags "-X github.com/fetchfleet/fetchfleet/internal/cli.version=v1.2.3".
+var version = "dev"
+
+// Version is that of the release, or else of the module or commit that this program was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if version != "dev" || !ok {
+		return version
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "dev-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return version
+}
+
+// VersionFlag is what all three commands have.
+type VersionFlag struct {
+	Version kong.VersionFlag `help:"Print the version and exit."`
+}
+
 // exitError carries an exit code out of a command.
 type exitError struct {
 	code int
@@ -72,18 +102,16 @@ type runner interface {
 // run parses the arguments into grammar and runs the command they choose. command returns it.
 func run(w IO, name, description string, grammar any, command func(*kong.Context) runner) int {
 	code := -1
-	parser, err := kong.New(grammar, kong.Name(name), kong.Description(description+exitHelp), kong.UsageOnError(),
-		kong.Writers(w.Stdout, w.Stderr), kong.Exit(func(c int) { code = c }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}))
+	parser, err := newParser(w, name, description, grammar, kong.Exit(func(c int) { code = c }))
 	if err != nil {
 		panic(err) // the grammar is wrong: a bug, found by any run
 	}
 	parsed, err := parser.Parse(w.Args)
 	if code >= 0 {
-		return code // --help
+		return code // --help or --version
 	}
 	if err != nil {
-		fmt.Fprintf(w.Stderr, "%s: %v\nrun '%s --help' for the flags\n", name, err, name)
+		fmt.Fprintf(w.Stderr, "%s: %v\nrun '%s --help' for the flags\n", name, err, parsing(name, err))
 		return ExitUsage
 	}
 	ctx, stop := interruptible()
@@ -92,9 +120,25 @@ func run(w IO, name, description string, grammar any, command func(*kong.Context
 	return exitCode(w, name, command(parsed).Run(ctx, w))
 }
 
-// profile writes a CPU profile to the file that FLEET_CPUPROFILE names, until the returned function is called.
+func newParser(w IO, name, description string, grammar any, options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(grammar, append(options, kong.Name(name), kong.Description(description+exitHelp),
+		kong.Writers(w.Stdout, w.Stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Vars{"out": defaultOut, "version": fmt.Sprintf("%s %s (%s %s/%s)", name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)})...)
+}
+
+// parsing names the command whose help has the flags: "fleet run".
+func parsing(name string, err error) string {
+	var failed *kong.ParseError
+	if errors.As(err, &failed) && failed.Context != nil && failed.Context.Selected() != nil {
+		return failed.Context.Selected().FullPath()
+	}
+	return name
+}
+
+// profile writes a CPU profile to the file that FLEET_CPUPROFILE names (%p in it is the process id), until the returned
+// function is called.
 func profile() (stop func()) {
-	path := os.Getenv("FLEET_CPUPROFILE")
+	path := strings.ReplaceAll(os.Getenv("FLEET_CPUPROFILE"), "%p", strconv.Itoa(os.Getpid()))
 	if path == "" {
 		return func() {}
 	}
@@ -129,6 +173,10 @@ func exitCode(w IO, name string, err error) int {
 // errInterrupted is why a context ended that interruptible made.
 var errInterrupted = errors.New("interrupted")
 
+// sameSignal is how long a signal may be followed by another that is no second one: timeout(1) sends its signal to the
+// process and then to its group.
+const sameSignal = 200 * time.Millisecond
+
 // interruptible returns a context that ends at the first SIGINT or SIGTERM; the second ends the process at once, which
 // loses nothing that was acknowledged.
 func interruptible() (context.Context, func()) {
@@ -137,16 +185,20 @@ func interruptible() (context.Context, func()) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
 	go func() {
-		select {
-		case <-signals:
-			cancel(errInterrupted)
-		case <-done:
-			return
-		}
-		select {
-		case <-signals:
-			os.Exit(ExitInterrupted)
-		case <-done:
+		var first time.Time
+		for {
+			select {
+			case <-signals:
+			case <-done:
+				return
+			}
+			if !first.IsZero() && time.Since(first) > sameSignal {
+				os.Exit(ExitInterrupted)
+			}
+			if first.IsZero() {
+				first = time.Now()
+				cancel(errInterrupted)
+			}
 		}
 	}()
 	return ctx, func() {

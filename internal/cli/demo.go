@@ -16,8 +16,16 @@ type demoCommand struct {
 	LocalFlags
 }
 
+// Help says what the flags do not.
+func (*demoCommand) Help() string {
+	return "Some of its pages are slow, flaky, redirecting, large or missing. Exit code 0 means that each ended as it should."
+}
+
 // Run fetches the demo's own site.
 func (c *demoCommand) Run(ctx context.Context, w IO) error {
+	if c.Out != defaultOut && recorded(c.Out) {
+		return usage("--out %s has a job already: the demo's site is another each time, give it a new folder", c.Out)
+	}
 	site, err := demosite.Start(context.WithoutCancel(ctx))
 	if err != nil {
 		return err
@@ -31,14 +39,14 @@ func (c *demoCommand) Run(ctx context.Context, w IO) error {
 		rate := 20.0
 		c.HostRate = &rate
 	}
-	if c.Out == "fetched" { // a demo leaves nothing behind where one works
+	if c.Out == defaultOut { // a demo leaves nothing behind where one works
 		if c.Out, err = os.MkdirTemp("", "fetchfleet-demo-"); err != nil {
 			return err
 		}
 	}
 	list := strings.NewReader(strings.Join(site.URLs(), "\n"))
 	if !c.Quiet {
-		fmt.Fprintf(w.Stderr, "serving %d pages on %d hosts of this machine, and fetching them\n", len(site.URLs()), len(site.Prefixes()))
+		fmt.Fprintf(w.Stderr, "serving %d pages on %d hosts of this machine, and fetching them\n", len(site.URLs()), demosite.Hosts)
 	}
 	w.Stdin = list
 	run := &local{LocalFlags: c.LocalFlags, files: []string{"-"}, w: w}
@@ -62,7 +70,7 @@ func demoVerdict(err error, got map[string]int64, want map[string]int) error {
 
 // originCommand serves the demo's site to others: the compose file's demo has it as a service.
 type originCommand struct {
-	Listen string   `default:"127.0.0.1:8000" placeholder:"ADDR" help:"Address to serve at (default: ${default})."`
+	Listen string   `env:"FLEET_LISTEN" default:"127.0.0.1:8000" placeholder:"ADDR" help:"Address to serve at (default: ${default})."`
 	Hosts  []string `required:"" help:"Host names under which it is reached, separated by commas."`
 	List   string   `placeholder:"FILE" help:"Write the list of its URLs there."`
 }

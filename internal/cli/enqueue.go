@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ func Enqueue(w IO) int {
 }
 
 type enqueueCommand struct {
+	VersionFlag
 	RedisFlags
 	PolicyFlags
 	Job   string   `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: a new id, printed)."`
@@ -69,16 +71,28 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 	if c.Job == "" && !c.JSON {
 		fmt.Fprintf(w.Stderr, "job %s\n", p.job)
 	}
-	hide := p.display(w, p.sample)
-	err = p.fill(ctx)
-	if err == nil && c.Wait {
-		_, err = awaitEnd(ctx, p.ledger, p.job)
-		if err != nil {
-			err = &exitError{code: ExitInterrupted, err: fmt.Errorf("%w: the job goes on; follow it with 'fleet status %s'", err, p.job)}
-		}
-	}
-	hide()
+	err = c.work(ctx, w, p)
 	return errors.Join(err, c.report(ctx, w, p, err))
+}
+
+// work fills the job and, with --wait, follows it to its end.
+func (c *enqueueCommand) work(ctx context.Context, w IO, p *producer) error {
+	if !c.Wait {
+		reading, stop := context.WithCancel(context.Background())
+		defer stop()
+		if !c.Quiet {
+			go every(reading, 5*time.Second, p.tell)
+		}
+		return p.fill(ctx)
+	}
+	defer p.display(w, p.sample)()
+	if err := p.fill(ctx); err != nil {
+		return err
+	}
+	if _, err := awaitEnd(ctx, p.ledger, p.job); err != nil {
+		return &exitError{code: ExitInterrupted, err: fmt.Errorf("%w: the job goes on; follow it with 'fleet status %s'", err, p.job)}
+	}
+	return nil
 }
 
 // sources checks the lists before anything is created.
@@ -139,6 +153,7 @@ func (r *enqueueResult) print(w io.Writer) {
 type producer struct {
 	w          IO
 	name       string
+	here       bool // the job is worked in this process, and its output folder remembers it
 	job        tasks.JobID
 	given      []string
 	files      []string
@@ -176,7 +191,11 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 			return redisconn.Explain(err)
 		}
 	}
-	p.list = lists.Open(p.files, p.w.Stdin, lists.Options{})
+	stdin := p.w.Stdin
+	if slices.Contains(p.files, lists.Stdin) {
+		stdin = untilDone(ctx, stdin)
+	}
+	p.list = lists.Open(p.files, stdin, lists.Options{})
 	if _, size := p.list.Progress(); fresh && size > 0 {
 		const lineLength = 80 // bytes, about
 		if err := p.ledger.Expect(ctx, p.job, size/lineLength); err != nil {
@@ -221,11 +240,39 @@ func (p *producer) fill(ctx context.Context) error {
 			return nil
 		}
 	}
-	resume := &enqueuer.ResumeError{Job: p.job, Err: redisconn.Explain(err)}
 	if ctx.Err() != nil {
-		return &exitError{code: ExitInterrupted, err: &enqueuer.ResumeError{Job: p.job, Err: context.Cause(ctx)}}
+		return &exitError{code: ExitInterrupted, err: p.resumable(context.Cause(ctx))}
 	}
-	return resume
+	return p.resumable(redisconn.Explain(err))
+}
+
+// resumable adds to what stopped a producer how to go on. fleet run says it in its summary.
+func (p *producer) resumable(err error) error {
+	if p.here {
+		return err
+	}
+	return &enqueuer.ResumeError{Job: p.job, Err: err}
+}
+
+// untilDone reads until ctx is done: a read of standard input may wait for ever, and cannot be cancelled itself.
+func untilDone(ctx context.Context, stdin io.Reader) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{stdin}, make([]byte, 256<<10))
+		_ = w.CloseWithError(err) // never fails; nil is the end of the list
+	}()
+	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
+	return r
+}
+
+// tell says how far the list has been read.
+func (p *producer) tell() {
+	counts := p.enqueuer.Counts()
+	line := fmt.Sprintf("%s: job %s: %d accepted, %d duplicates, %d bad lines", p.name, p.job, counts.Accepted, counts.Duplicates, counts.BadLines)
+	if done, total := p.list.Progress(); total > 0 {
+		line += fmt.Sprintf(", %d%% of the list", 100*done/total)
+	}
+	p.say(line)
 }
 
 // display shows progress until the returned function is called. Lines that are said meanwhile stand beside it.

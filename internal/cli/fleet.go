@@ -3,10 +3,15 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/fetchfleet/fetchfleet/internal/admin"
@@ -18,42 +23,50 @@ import (
 )
 
 const fleetHelp = `Run a whole fleet in one process, and look after jobs.
+
+'fleet demo' fetches a small site that it serves itself; 'fleet run urls.txt' fetches a list of yours. For a fleet of
+many workers start a Redis, 'worker' as often as you like, and 'enqueue urls.txt'.
 `
 
 // Fleet runs the fleet command and returns its exit code.
 func Fleet(w IO) int {
-	var g struct {
-		Run     runCommand     `cmd:"" help:"Fetch a list: everything in one process, with an embedded Redis."`
-		Demo    demoCommand    `cmd:"" help:"Do the same against a site that is served on loopback: no network needed."`
-		Status  statusCommand  `cmd:"" help:"Show the figures of a job."`
-		Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
-		Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
-		Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
-		Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
+	var g fleetGrammar
+	return run(w, "fleet", fleetHelp, &g, g.selected)
+}
+
+type fleetGrammar struct {
+	VersionFlag
+	Run     runCommand     `cmd:"" help:"Fetch a list: everything in one process, with an embedded Redis."`
+	Demo    demoCommand    `cmd:"" help:"Do the same against a site that is served on loopback: no network needed."`
+	Status  statusCommand  `cmd:"" help:"Show the figures of a job."`
+	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
+	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
+	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
+	Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
+}
+
+func (g *fleetGrammar) selected(k *kong.Context) runner {
+	switch k.Selected().Name {
+	case "run":
+		return &g.Run
+	case "demo":
+		return &g.Demo
+	case "status":
+		return &g.Status
+	case "audit":
+		return &g.Audit
+	case "monitor":
+		return &g.Monitor
+	case "health":
+		return &g.Health
 	}
-	return run(w, "fleet", fleetHelp, &g, func(k *kong.Context) runner {
-		switch k.Selected().Name {
-		case "run":
-			return &g.Run
-		case "demo":
-			return &g.Demo
-		case "status":
-			return &g.Status
-		case "audit":
-			return &g.Audit
-		case "monitor":
-			return &g.Monitor
-		case "health":
-			return &g.Health
-		}
-		return &g.Origin
-	})
+	return &g.Origin
 }
 
 type statusCommand struct {
 	RedisFlags
 	Job  string `arg:"" help:"Job to show."`
-	JSON bool   `name:"json" help:"As JSON."`
+	JSON bool   `name:"json" env:"FLEET_JSON" help:"Print it as JSON."`
 }
 
 // Run prints a job's status.
@@ -65,25 +78,39 @@ func (c *statusCommand) Run(ctx context.Context, w IO) error {
 	defer rdb.Close()
 	s, err := ledger.New(rdb).Status(ctx, tasks.JobID(c.Job))
 	if err != nil {
-		return redisconn.Explain(err)
+		return unknownJob(err, rdb)
 	}
 	if c.JSON {
 		return json.NewEncoder(w.Stdout).Encode(s)
 	}
-	fmt.Fprintf(w.Stdout, "job %s: %s\naccepted %d, open %d in %d batches\nok %d, http_error %d, failed %d, skipped %d\n%d bytes, %.1f requests/s\n",
-		s.Job, s.State, s.Accepted, s.Open, s.Batches, s.OK, s.HTTPErr, s.Failed, s.Skipped, s.Bytes, s.Rate)
-	for class, n := range s.Classes {
-		fmt.Fprintf(w.Stdout, "  %s %d\n", class, n)
-	}
+	printStatus(w.Stdout, s)
 	return nil
+}
+
+func printStatus(w io.Writer, s ledger.Status) {
+	fmt.Fprintf(w, "job %s: %s\n", s.Job, s.State)
+	fmt.Fprintf(w, "accepted %d, open %d in %d batches\n", s.Accepted, s.Open, s.Batches)
+	fmt.Fprintf(w, "ok %d, http_error %d, failed %d, skipped %d\n", s.OK, s.HTTPErr, s.Failed, s.Skipped)
+	fmt.Fprintf(w, "%d bytes of bodies, %.1f requests/s over the last minute\n", s.Bytes, s.Rate)
+	for _, class := range slices.Sorted(maps.Keys(s.Classes)) {
+		fmt.Fprintf(w, "  %s %d\n", class, s.Classes[class])
+	}
+}
+
+// unknownJob says where a job was looked for, and explains other errors of Redis.
+func unknownJob(err error, rdb redis.UniversalClient) error {
+	if errors.Is(err, ledger.ErrUnknownJob) {
+		return fmt.Errorf("%w in Redis at %s: check the id, and --redis", err, redisconn.Address(rdb))
+	}
+	return redisconn.Explain(err)
 }
 
 type auditCommand struct {
 	RedisFlags
 	Job   string `arg:"" help:"Job to audit."`
 	Store string `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The job's store."`
-	JSON  bool   `name:"json" help:"As JSON."`
-	Tries int    `default:"10" help:"Looks at a job whose figures move, a second apart (default: ${default})."`
+	JSON  bool   `name:"json" env:"FLEET_JSON" help:"Print it as JSON."`
+	Tries int    `env:"FLEET_TRIES" default:"10" help:"Looks at a job whose figures move, a second apart (default: ${default})."`
 }
 
 // Run audits a job. It fails when anything is wrong.
@@ -93,15 +120,19 @@ func (c *auditCommand) Run(ctx context.Context, w IO) error {
 		return err
 	}
 	defer rdb.Close()
+	l := ledger.New(rdb)
+	if _, err := l.Status(ctx, tasks.JobID(c.Job)); err != nil { // before a folder is made for a job that is not there
+		return unknownJob(err, rdb)
+	}
 	s, err := open.Open(ctx, c.Store, open.Options{})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	a := &audit.Auditor{Redis: rdb, Ledger: ledger.New(rdb), Store: s}
+	a := &audit.Auditor{Redis: rdb, Ledger: l, Store: s}
 	report, err := a.Audit(ctx, tasks.JobID(c.Job), max(c.Tries, 1))
 	if err != nil {
-		return redisconn.Explain(err)
+		return unknownJob(err, rdb)
 	}
 	if c.JSON {
 		if err := json.NewEncoder(w.Stdout).Encode(report); err != nil {

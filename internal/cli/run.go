@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,13 +27,16 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
+// defaultOut is where a run leaves its results when nobody says where.
+const defaultOut = "fetched"
+
 // LocalFlags are those of a fleet in one process.
 type LocalFlags struct {
 	PolicyFlags
 	FetchFlags
 	Redis       string `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one."`
 	Job         string `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
-	Out         string `short:"o" env:"FLEET_OUT" default:"fetched" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
+	Out         string `short:"o" env:"FLEET_OUT" default:"${out}" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
 	RetryFailed bool   `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
 	Quiet       bool   `short:"q" env:"FLEET_QUIET" help:"No progress, no summary."`
 	JSON        bool   `name:"json" env:"FLEET_JSON" help:"Print the summary as JSON on standard output."`
@@ -42,6 +46,16 @@ type LocalFlags struct {
 type runCommand struct {
 	LocalFlags
 	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input."`
+}
+
+// Help says what the flags do not.
+func (*runCommand) Help() string {
+	return `Each line of a list is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries",
+"timeout"}. Blank lines and lines that begin with # are ignored. Files may be gzip or zstd.
+
+DIR/results.jsonl has one record for each request, also after Ctrl-C. The same command again fetches what is missing;
+without a FILE it goes on with the job in --out.
+` + exitHelp
 }
 
 // Run fetches lists in one process.
@@ -71,6 +85,8 @@ type local struct {
 	producer *producer
 	earlier  int64 // requests recorded before this run
 	last     progress.Snapshot
+	held     atomic.Int64 // looks at which nothing but host limits held the run back
+	looks    atomic.Int64
 }
 
 // run is the whole of it, in order: Redis, store, job, what is there already, worker, list, end, results, summary.
@@ -163,7 +179,7 @@ func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) er
 	if job == "" && found {
 		job = string(note.Job)
 	}
-	p := &producer{w: l.w, name: "fleet", ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
+	p := &producer{w: l.w, name: "fleet", here: true, ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
 	p.dispatcher = dispatch.New(l.redis, p.ledger)
 	l.producer = p
 	rebuild := found && note.Job == tasks.JobID(job) && l.embedded != nil
@@ -223,6 +239,7 @@ func (l *local) work(ctx context.Context) error {
 	worked := make(chan error, 1)
 	go func() { worked <- l.member.worker.Run(working) }()
 	hide := l.producer.display(l.w, l.sample)
+	go every(working, lookInterval, l.look)
 	err := l.producer.fill(ctx)
 	if err == nil {
 		_, err = awaitEnd(ctx, l.producer.ledger, l.producer.job)
@@ -243,10 +260,39 @@ func (l *local) sample(ctx context.Context) (progress.Snapshot, error) {
 		return s, err
 	}
 	s.InFlight = l.member.worker.InFlight()
-	if s.Open > 0 && l.member.gate.Waiting() > 0 && s.InFlight < l.Concurrency {
+	if s.Open > 0 && l.heldBack() {
 		s.HeldBack = "host limits (--host-rate, --host-conns)"
 	}
 	return s, nil
+}
+
+// heldBack reports whether requests wait for their host while there is room for more in flight.
+func (l *local) heldBack() bool {
+	return l.member.gate.Waiting() > 0 && l.member.worker.InFlight() < l.Concurrency
+}
+
+// lookInterval is how often a run looks whether host limits hold it back, for the summary.
+const lookInterval = 50 * time.Millisecond
+
+func (l *local) look() {
+	l.looks.Add(1)
+	if l.heldBack() {
+		l.held.Add(1)
+	}
+}
+
+// every calls do each interval until ctx is done.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			do()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // results writes results.jsonl and gathers the summary from it.
@@ -273,16 +319,31 @@ func (l *local) show(s progress.Summary, interrupted error) error {
 	if l.Quiet && !l.JSON {
 		return nil
 	}
-	if interrupted != nil {
-		s.State = "interrupted"
+	s.State = stateAfter(s.State, interrupted)
+	if errors.Is(interrupted, errInterrupted) {
 		s.Notes = append(s.Notes, "run the same command again to continue")
+	} else if interrupted != nil {
+		s.Notes = append(s.Notes, "what was done is safe: mend what is wrong and run the same command again to continue")
 	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 {
 		s.Notes = append(s.Notes, fmt.Sprintf("--retry-failed takes the %d that failed again", failed))
+	}
+	if l.held.Load()*2 > l.looks.Load() {
+		s.Notes = append(s.Notes, "host limits held the run back: --host-rate and --host-conns change them")
 	}
 	if l.JSON {
 		return s.WriteJSON(l.w.Stdout)
 	}
 	return s.WriteText(l.w.Stdout)
+}
+
+func stateAfter(state string, interrupted error) string {
+	switch {
+	case errors.Is(interrupted, errInterrupted):
+		return "interrupted"
+	case interrupted != nil:
+		return "stopped"
+	}
+	return state
 }
 
 func (l *local) exit(s progress.Summary, interrupted error) error {

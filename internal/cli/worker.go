@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -56,20 +58,30 @@ func (f *FetchFlags) validate() error {
 	if f.DrainTimeout <= 0 {
 		return usage("--drain-timeout %s: must be above 0", f.DrainTimeout)
 	}
-	return nil
+	_, err := f.allowed()
+	return err
 }
 
-// fetcher makes the fetcher that the flags describe.
-func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
+// allowed reads --allow-private. An empty entry, as an empty environment variable gives, is none.
+func (f *FetchFlags) allowed() ([]netip.Prefix, error) {
 	var texts []string
 	for _, t := range f.AllowPrivate {
 		if strings.TrimSpace(t) != "" {
 			texts = append(texts, t)
 		}
 	}
-	allow, err := fetch.ParsePrefixes(texts)
+	prefixes, err := fetch.ParsePrefixes(texts)
 	if err != nil {
 		return nil, usage("--allow-private: %w", err)
+	}
+	return prefixes, nil
+}
+
+// fetcher makes the fetcher that the flags describe.
+func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
+	allow, err := f.allowed()
+	if err != nil {
+		return nil, err
 	}
 	return fetch.New(fetch.Options{AllowPrivate: allow, MaxIdleConns: idleConns(f.Concurrency), MaxIdleConnsPerHost: f.Concurrency}), nil
 }
@@ -79,6 +91,7 @@ func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
 func idleConns(concurrency int) int { return 16 * concurrency }
 
 type workerCommand struct {
+	VersionFlag
 	RedisFlags
 	FetchFlags
 	LogFlags
@@ -86,7 +99,7 @@ type workerCommand struct {
 	Queues       string `env:"FLEET_QUEUES" default:"critical=6,default=3,low=1" help:"Queues and their weights (default: ${default})."`
 	Listen       string `env:"FLEET_LISTEN" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address for /livez, /readyz, /metrics and /monitor; empty = none (default: ${default})."`
 	MonitorWrite bool   `env:"FLEET_MONITOR_WRITE" help:"Let /monitor change queues and tasks. It has no login."`
-	Name         string `env:"FLEET_WORKER_NAME" help:"Name in records and logs (default: host name and process id)."`
+	Name         string `env:"FLEET_NAME" help:"Name in records and logs (default: host name, process id and a random part)."`
 }
 
 // Run works until the context ends.
@@ -154,10 +167,18 @@ type member struct {
 	worker  *worker.Worker
 }
 
+// newName makes a name that no other worker has: in containers the process id is always 1, and host names are chosen.
+func newName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s:%d:%04x", host, os.Getpid(), rand.N(1<<16))
+}
+
 func (m *member) build(ctx context.Context) (err error) {
 	if m.name == "" {
-		host, _ := os.Hostname()
-		m.name = host + ":" + strconv.Itoa(os.Getpid())
+		m.name = newName()
 	}
 	if m.fetcher, err = m.FetchFlags.fetcher(); err != nil {
 		return err

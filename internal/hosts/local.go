@@ -12,83 +12,107 @@ import (
 )
 
 // waiters is how many visits of one host may wait in their slots at once: one at work and some to follow on without a
-// gap. More would let a busy host take the slots of all others.
+// gap. More would let a busy host take the slots of all others. Where more connections are allowed than that, so are
+// more visits, as each may be of one request.
 const waiters = 4
 
 // Local holds limits within one process, with x/time/rate and a semaphore per host.
 type Local struct {
 	waiting atomic.Int64
 
-	mu    sync.Mutex
-	hosts map[string]*localHost
+	mu      sync.Mutex
+	hosts   map[string]*localHost
+	evictAt int // known hosts at which those at rest are forgotten
 }
+
+// keep is how many hosts are known before any is forgotten.
+const keep = 10_000
+
+// NewLocal returns a Local without any host.
+func NewLocal() *Local { return &Local{hosts: map[string]*localHost{}, evictAt: keep} }
 
 // Waiting is how many requests wait for a permit or their turn now.
 func (l *Local) Waiting() int { return int(l.waiting.Load()) }
 
-// NewLocal returns a Local without any host.
-func NewLocal() *Local { return &Local{hosts: map[string]*localHost{}} }
-
+// localHost is one host. Its bucket of turns outlives visits and changes of its limits.
 type localHost struct {
-	limits  Limits
-	limiter *rate.Limiter
-	conns   chan struct{} // nil = no limit
-	visits  int
-	idle    time.Time // since when nobody visits it
+	limiter *rate.Limiter // in force while rate is not 0
+	places  places
+	rate    atomic.Bool // whether the rate is limited
+
+	// The rest is guarded by Local.mu.
+	limits Limits // in force
+	visits int
 }
 
 // Enter begins a visit with the host's limits as its job sees them. When the host has several jobs the strictest of
-// those seen while it was visited hold. Enter returns a *BusyError when enough visits wait for the host already.
+// those seen while it was visited hold, for all of them. Enter returns a *BusyError when enough visits wait for the
+// host already.
 func (l *Local) Enter(_ context.Context, host string, limits Limits) (Visit, error) {
-	if limits.Unlimited() {
-		return unlimited{}, nil
-	}
+	limits.Burst = max(limits.Burst, 1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.hosts[host]
-	if h == nil || h.visits == 0 && h.limits != limits {
+	if h == nil {
 		l.evict()
-		h = newLocalHost(limits)
+		h = &localHost{limiter: rate.NewLimiter(rate.Limit(1), limits.Burst)}
 		l.hosts[host] = h
 	}
-	if h.visits >= waiters {
+	if h.visits > 0 {
+		limits = h.limits.strictest(limits)
+	}
+	h.set(limits)
+	if !limits.Unlimited() && h.visits >= max(waiters, limits.Conns) {
 		return nil, &BusyError{Host: host, After: time.Second + rand.N(4*time.Second)}
 	}
-	h.tighten(limits)
 	h.visits++
 	return &localVisit{local: l, host: h}, nil
 }
 
-// evict forgets hosts that were left a while ago: long enough for any bucket worth keeping to be full again.
+// strictest joins the limits of two jobs.
+func (l Limits) strictest(other Limits) Limits {
+	return Limits{Rate: stricter(l.Rate, other.Rate), Conns: stricter(l.Conns, other.Conns), Burst: min(l.Burst, other.Burst)}
+}
+
+// stricter is the lower of two limits, of which 0 is none.
+func stricter[T int | float64](a, b T) T {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// set puts limits in force, also for visits under way.
+func (h *localHost) set(limits Limits) {
+	if limits.Rate > 0 && rate.Limit(limits.Rate) != h.limiter.Limit() {
+		h.limiter.SetLimit(rate.Limit(limits.Rate))
+	}
+	if limits.Burst != h.limiter.Burst() {
+		h.limiter.SetBurst(limits.Burst)
+	}
+	h.rate.Store(limits.Rate > 0)
+	if limits.Conns != h.limits.Conns {
+		h.places.resize(limits.Conns)
+	}
+	h.limits = limits
+}
+
+// evict forgets hosts at rest, once their number has doubled since the last time.
 func (l *Local) evict() {
-	const keep = 10_000
-	if len(l.hosts) < keep {
+	if len(l.hosts) < l.evictAt {
 		return
 	}
 	for name, h := range l.hosts {
-		if h.visits == 0 && time.Since(h.idle) > time.Minute {
+		if h.rested() {
 			delete(l.hosts, name)
 		}
 	}
+	l.evictAt = max(keep, 2*len(l.hosts))
 }
 
-func newLocalHost(limits Limits) *localHost {
-	h := &localHost{limits: limits, limiter: rate.NewLimiter(rate.Inf, max(limits.Burst, 1))}
-	if limits.Rate > 0 {
-		h.limiter.SetLimit(rate.Limit(limits.Rate))
-	}
-	if limits.Conns > 0 {
-		h.conns = make(chan struct{}, limits.Conns)
-	}
-	return h
-}
-
-// tighten lowers the rate to that of another job. Connections of a host in use stay as they are.
-func (h *localHost) tighten(limits Limits) {
-	if limits.Rate > 0 && (h.limits.Rate == 0 || limits.Rate < h.limits.Rate) {
-		h.limits.Rate = limits.Rate
-		h.limiter.SetLimit(rate.Limit(limits.Rate))
-	}
+// rested reports whether a host could as well be new: nobody visits it, and its bucket is full.
+func (h *localHost) rested() bool {
+	return h.visits == 0 && (h.limits.Rate == 0 || h.limiter.Tokens() >= float64(h.limits.Burst))
 }
 
 type localVisit struct {
@@ -99,26 +123,27 @@ type localVisit struct {
 func (v *localVisit) Permit(ctx context.Context) (func(), error) {
 	v.local.waiting.Add(1)
 	defer v.local.waiting.Add(-1)
-	release := func() {}
-	if v.host.conns != nil {
-		select {
-		case v.host.conns <- struct{}{}:
-			release = sync.OnceFunc(func() { <-v.host.conns })
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for a permit: %w", context.Cause(ctx))
-		}
+	if err := v.host.places.take(ctx); err != nil {
+		return nil, fmt.Errorf("wait for a permit: %w", err)
 	}
-	if err := v.host.limiter.Wait(ctx); err != nil {
-		release()
-		return nil, fmt.Errorf("wait for a turn: %w", err)
+	if err := v.host.turn(ctx); err != nil {
+		v.host.places.free()
+		return nil, err
 	}
-	return release, nil
+	return sync.OnceFunc(v.host.places.free), nil
 }
 
 func (v *localVisit) Turn(ctx context.Context) error {
 	v.local.waiting.Add(1)
 	defer v.local.waiting.Add(-1)
-	if err := v.host.limiter.Wait(ctx); err != nil {
+	return v.host.turn(ctx)
+}
+
+func (h *localHost) turn(ctx context.Context) error {
+	if !h.rate.Load() {
+		return nil
+	}
+	if err := h.limiter.Wait(ctx); err != nil {
 		return fmt.Errorf("wait for a turn: %w", err)
 	}
 	return nil
@@ -128,12 +153,4 @@ func (v *localVisit) Leave() {
 	v.local.mu.Lock()
 	defer v.local.mu.Unlock()
 	v.host.visits--
-	v.host.idle = time.Now()
 }
-
-// unlimited is a visit of a host without limits.
-type unlimited struct{}
-
-func (unlimited) Permit(context.Context) (func(), error) { return func() {}, nil }
-func (unlimited) Turn(context.Context) error             { return nil }
-func (unlimited) Leave()                                 {}

@@ -79,7 +79,7 @@ func (l *lab) pageList(name string, n int) (string, error) {
 }
 
 func (l *lab) pool(list string) (figure, error) {
-	dir, err := l.scratch("pool")
+	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
 	}
@@ -95,7 +95,7 @@ func (l *lab) pool(list string) (figure, error) {
 
 // fleet enqueues the list, then starts one worker and measures from its start to the end of the job.
 func (l *lab) fleet(ctx context.Context, list, sync string) (figure, error) {
-	dir, err := l.scratch("fleet")
+	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
 	}
@@ -148,7 +148,7 @@ func (l *lab) await(ctx context.Context, job tasks.JobID) (ledger.Status, error)
 }
 
 func (l *lab) perURL(ctx context.Context, list string) (figure, error) {
-	dir, err := l.scratch("perurl")
+	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
 	}

@@ -124,7 +124,7 @@ func benchLatency(_ context.Context, l *lab) error {
 
 // benchMemory: 8 bodies of 200 MB at once: worker memory under 96 MiB.
 func benchMemory(ctx context.Context, l *lab) error {
-	dir, err := l.scratch("large")
+	dir, err := l.scratch()
 	if err != nil {
 		return err
 	}
@@ -157,5 +157,5 @@ func benchMemory(ctx context.Context, l *lab) error {
 	}
 	fmt.Printf("  worker had %d MiB resident at most for %d bodies of 200 MB, want under 96: %s\n", w.peak()>>20, status.OK,
 		verdict(w.peak() < 96<<20 && status.OK == 8))
-	return os.RemoveAll(dir)
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"sync/atomic"
 
@@ -101,7 +102,9 @@ func (e *Enqueuer) read(ctx context.Context, list *lists.Reader) error {
 		}
 		e.lines.Add(1)
 		if line.Err == nil {
-			line.Err = e.add(ctx, &line)
+			if line.Err, err = e.add(ctx, &line); err != nil {
+				return err
+			}
 		}
 		if line.Err != nil {
 			e.bad.Add(1)
@@ -112,23 +115,23 @@ func (e *Enqueuer) read(ctx context.Context, list *lists.Reader) error {
 	}
 }
 
-// add puts one line into its host's batch. Its error belongs to the line.
-func (e *Enqueuer) add(ctx context.Context, line *lists.Line) error {
-	u, err := canon.Parse(line.Item.URL)
-	if err != nil {
-		return err
+// add puts one line into its host's batch. bad is what is wrong with the line, err what stops the list.
+func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
+	u, bad := canon.Parse(line.Item.URL)
+	if bad != nil {
+		return bad, nil
 	}
 	p := pending{url: u.Href}
 	if e.opts.Spec.NoDedupe || !plain(&line.Item) {
 		if p.request, err = e.request(ctx, u.Href, line); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	p.hash = e.hash(&p)
 	for _, full := range e.groups.add(u.Host, p) {
 		e.sender.offer(full)
 	}
-	return nil
+	return nil, nil
 }
 
 func plain(it *lists.Item) bool {
@@ -136,7 +139,8 @@ func plain(it *lists.Item) bool {
 		it.Retries == nil && it.Timeout == 0
 }
 
-// request builds a request that is more than its URL.
+// request builds a request that is more than its URL. One with a body that names no method is a POST where the job's
+// method is GET.
 func (e *Enqueuer) request(ctx context.Context, url string, line *lists.Line) (*tasks.Request, error) {
 	it := &line.Item
 	r := &tasks.Request{
@@ -146,17 +150,35 @@ func (e *Enqueuer) request(ctx context.Context, url string, line *lists.Line) (*
 	if it.Method != e.opts.Spec.Method {
 		r.Method = it.Method
 	}
+	if len(it.Body) > 0 && it.Method == "" && e.opts.Spec.Method == http.MethodGet {
+		r.Method = http.MethodPost
+	}
 	if e.opts.Spec.NoDedupe && r.Key == "" {
-		r.Key = line.Source + ":" + strconv.FormatInt(line.Number, 10)
+		r.Key = "#" + strconv.FormatInt(line.Ordinal, 10)
 	}
 	if len(r.Body) > tasks.MaxInlineBody {
-		id, _, _ := r.Identity(e.opts.Job, &e.opts.Spec)
-		if err := e.ledger.PutBody(ctx, e.opts.Job, string(id), r.Body); err != nil {
-			return nil, err
-		}
-		r.ID, r.BodyKey, r.Body = id, string(id), nil
+		return r, e.putBody(ctx, r)
 	}
 	return r, nil
+}
+
+// putBody moves the request's body under a key of its own, before the request can be accepted. Where the job has the
+// request already, the body was there before it, and goes with it.
+func (e *Enqueuer) putBody(ctx context.Context, r *tasks.Request) error {
+	id, _, _ := r.Identity(e.opts.Job, &e.opts.Spec)
+	hash, err := id.SeenHash()
+	if err != nil {
+		return err
+	}
+	err = e.sender.retry(ctx, func() error {
+		unseen, err := e.ledger.Unseen(ctx, e.opts.Job, []int64{hash})
+		if err != nil || len(unseen) == 0 {
+			return err
+		}
+		return e.ledger.PutBody(ctx, e.opts.Job, string(id), r.Body)
+	})
+	r.ID, r.BodyKey, r.Body = id, string(id), nil
+	return err
 }
 
 func (e *Enqueuer) hash(p *pending) int64 {

@@ -17,7 +17,13 @@ type pending struct {
 func (p *pending) size() int {
 	n := len(p.url) + 3
 	if p.request != nil {
-		n += len(p.request.Body)*4/3 + len(p.request.Meta) + len(p.request.Key) + 64*(1+len(p.request.Header))
+		n += len(p.request.Body)*4/3 + len(p.request.Meta) + len(p.request.Key) + 64
+		for name, values := range p.request.Header {
+			n += len(name) + 6
+			for _, value := range values {
+				n += len(value) + 3
+			}
+		}
 	}
 	return n
 }
@@ -33,7 +39,7 @@ type group struct {
 }
 
 // groups holds the partial batches of all hosts. When they take more than limit bytes the oldest are flushed; when
-// more than maxHosts hosts are known those without requests at hand are forgotten, and start small again.
+// maxHosts hosts are known those without requests at hand are forgotten, and start small again.
 type groups struct {
 	maxBatch, limit int
 	hosts           map[string]*group
@@ -52,18 +58,21 @@ func newGroups(maxBatch, limit int) *groups {
 
 // add puts a request into its host's batch and returns batches to be sent, which are valid until the next call.
 func (gs *groups) add(host string, p pending) []batch {
+	var out []batch
 	g := gs.hosts[host]
 	if g == nil {
-		gs.forget()
+		out = gs.forget()
 		g = &group{host: host, target: 1}
 		gs.hosts[host] = g
 	}
-	var out []batch
 	if g.bytes > 0 && g.bytes+p.size() > tasks.MaxPayload-256 {
 		out = append(out, gs.take(g))
 	}
 	if g.age == nil {
 		g.age = gs.byAge.PushBack(g)
+	}
+	if g.pending == nil {
+		g.pending = make([]pending, 0, min(g.target, 8))
 	}
 	g.pending = append(g.pending, p)
 	g.bytes += p.size()
@@ -90,7 +99,7 @@ func (gs *groups) take(g *group) batch {
 	gs.byAge.Remove(g.age)
 	g.seen += len(g.pending)
 	g.target = min(max(g.target, g.seen), gs.maxBatch)
-	g.age, g.bytes, g.pending = nil, 0, make([]pending, 0, min(g.target, 8))
+	g.age, g.bytes, g.pending = nil, 0, nil
 	return b
 }
 
@@ -102,18 +111,20 @@ func (gs *groups) oldest() *group {
 	return nil
 }
 
-// forget drops hosts without requests at hand once too many are known.
-func (gs *groups) forget() {
+// forget makes room once too many hosts are known: it closes the older half of the partial batches, and drops all hosts
+// without requests at hand. So it is called once in many hosts.
+func (gs *groups) forget() []batch {
 	if len(gs.hosts) < maxHosts {
-		return
+		return nil
+	}
+	var out []batch
+	for range gs.byAge.Len() / 2 {
+		out = append(out, gs.take(gs.oldest()))
 	}
 	for name, g := range gs.hosts {
 		if g.age == nil {
 			delete(gs.hosts, name)
 		}
 	}
-	for len(gs.hosts) >= maxHosts { // every host has requests at hand: let the memory limit flush them first
-		gs.limit = max(gs.limit/2, 1<<20)
-		return
-	}
+	return out
 }

@@ -35,6 +35,8 @@ type sender struct {
 	err    error
 	broken atomic.Bool
 
+	underWay sync.Map // ids of the batches in the hands of a sender
+
 	accepted, duplicates, batches atomic.Int64
 }
 
@@ -86,55 +88,81 @@ func (s *sender) wait() error {
 // send accepts and enqueues batches; those refused are built again without what the job has.
 func (s *sender) send(ctx context.Context, batches []batch) error {
 	for len(batches) > 0 {
-		offers := make([]ledger.Offer, len(batches))
-		for i, b := range batches {
-			var err error
-			if offers[i], err = s.form(b); err != nil {
-				return err
-			}
-		}
-		faults.Point("before-accept")
-		answers, retried, err := s.accept(ctx, offers)
+		offers, err := s.form(batches)
 		if err != nil {
 			return err
 		}
-		faults.Point("after-accept")
-		var accepted []ledger.Envelope
-		var rest []batch
-		for i, a := range answers {
-			n := len(batches[i].pending)
-			switch {
-			case a.Accepted(), a.Open && retried:
-				s.accepted.Add(int64(n))
-				s.batches.Add(1)
-				accepted = append(accepted, ledger.Envelope{Batch: offers[i].ID, Payload: offers[i].Payload})
-			case a.Open:
-				s.duplicates.Add(int64(n))
-			default:
-				s.duplicates.Add(int64(len(a.Taken)))
-				if left := without(batches[i], a.Taken); len(left.pending) > 0 {
-					rest = append(rest, left)
-				}
-			}
-		}
-		if err := s.retry(ctx, func() error { return s.dispatcher.Send(ctx, s.job, s.queue, accepted) }); err != nil {
+		batches, err = s.sendOnce(ctx, offers)
+		s.release(offers)
+		if err != nil {
 			return err
 		}
-		faults.Point("after-send")
-		batches = rest
 	}
 	return nil
 }
 
-// accept offers batches. Retried says that an earlier try failed, so what is found open may be its work.
-func (s *sender) accept(ctx context.Context, offers []ledger.Offer) (answers []ledger.Answer, retried bool, err error) {
-	tries := 0
+// sendOnce returns what is left of the batches that were refused.
+func (s *sender) sendOnce(ctx context.Context, offers []offer) (rest []batch, err error) {
+	faults.Point("before-accept")
+	answers, ours, err := s.accept(ctx, offers)
+	if err != nil {
+		return nil, err
+	}
+	faults.Point("after-accept")
+	var accepted []ledger.Envelope
+	for i, a := range answers {
+		n := int64(len(offers[i].batch.pending))
+		switch {
+		case a.Accepted(), ours[offers[i].ID]:
+			s.accepted.Add(n)
+			s.batches.Add(1)
+			accepted = append(accepted, ledger.Envelope{Batch: offers[i].ID, Payload: offers[i].Payload})
+		case a.Open:
+			s.duplicates.Add(n)
+		default:
+			s.duplicates.Add(int64(len(a.Taken)))
+			if left := without(offers[i].batch, a.Taken); len(left.pending) > 0 {
+				rest = append(rest, left)
+			}
+		}
+	}
+	if err := s.retry(ctx, func() error { return s.dispatcher.Send(ctx, s.job, s.queue, accepted) }); err != nil {
+		return nil, err
+	}
+	faults.Point("after-send")
+	return rest, nil
+}
+
+// accept offers batches. ours are those that are open and still in the outbox: a call whose answer was lost accepted
+// them, or a run that was killed before it had handed them on.
+func (s *sender) accept(ctx context.Context, offers []offer) (answers []ledger.Answer, ours map[tasks.BatchID]bool, err error) {
+	call := make([]ledger.Offer, len(offers))
+	for i := range offers {
+		call[i] = offers[i].Offer
+	}
 	err = s.retry(ctx, func() (err error) {
-		tries++
-		answers, err = s.ledger.Accept(ctx, s.job, offers)
+		answers, err = s.ledger.Accept(ctx, s.job, call)
 		return err
 	})
-	return answers, tries > 1, err
+	var open []string
+	for i, a := range answers {
+		if a.Open {
+			open = append(open, string(call[i].ID))
+		}
+	}
+	if err != nil || len(open) == 0 {
+		return answers, nil, err
+	}
+	var waiting []bool
+	err = s.retry(ctx, func() (err error) {
+		waiting, err = s.ledger.InOutbox(ctx, s.job, open)
+		return err
+	})
+	ours = map[tasks.BatchID]bool{}
+	for i, w := range waiting {
+		ours[tasks.BatchID(open[i])] = w
+	}
+	return answers, ours, err
 }
 
 // retry repeats op while Redis cannot be reached, for redisPatience.
@@ -157,8 +185,38 @@ func (s *sender) retry(ctx context.Context, op func() error) error {
 	}
 }
 
-// form writes a batch as an offer.
-func (s *sender) form(b batch) (ledger.Offer, error) {
+// offer is a batch as it is offered to the ledger.
+type offer struct {
+	ledger.Offer
+	batch batch
+}
+
+// form writes batches as offers. A batch that is the same as one under way here is a duplicate of it, whatever becomes
+// of that.
+func (s *sender) form(batches []batch) ([]offer, error) {
+	offers := make([]offer, 0, len(batches))
+	for _, b := range batches {
+		o, err := s.write(b)
+		if err != nil {
+			s.release(offers)
+			return nil, err
+		}
+		if _, taken := s.underWay.LoadOrStore(o.ID, true); taken {
+			s.duplicates.Add(int64(len(b.pending)))
+			continue
+		}
+		offers = append(offers, offer{Offer: o, batch: b})
+	}
+	return offers, nil
+}
+
+func (s *sender) release(offers []offer) {
+	for i := range offers {
+		s.underWay.Delete(offers[i].ID)
+	}
+}
+
+func (s *sender) write(b batch) (ledger.Offer, error) {
 	t := tasks.Batch{Job: s.job, Host: b.host, Requests: make([]tasks.Request, len(b.pending))}
 	hashes := make([]int64, len(b.pending))
 	size := 128

@@ -1,13 +1,15 @@
 -- Begin a delivery of a batch.
 --
 -- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases
--- ARGV 1 batch, 2 request id when the batch holds one request, else empty
+-- ARGV 1 batch, 2 request id when the batch holds one request, else empty, 3 number of deliveries that vanished at
+--      which the batch is a suspect, -1 = it never is
 -- Returns {state, now in ms, ...}:
 --   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
 --    what went wrong last}
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
+--   {'suspect', now}                          so many deliveries have vanished; this one was not counted
 --   {'unknown', now}                          there is no such job
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,6 +20,7 @@ if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
   if noted then return { 'archived', now, noted } end
   return { 'closed', now }
 end
+if (redis.call('HGET', KEYS[3], ARGV[1]) or '0') == ARGV[3] then return { 'suspect', now } end
 local begun = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
 local generation = '0'
 if ARGV[2] ~= '' then generation = redis.call('HGET', KEYS[5], ARGV[2]) or '0' end

@@ -43,6 +43,7 @@ const (
 	BatchOpen     BatchState = "open"
 	BatchArchived BatchState = "archived" // finished with a failed last attempt; its task may be run again
 	BatchClosed   BatchState = "closed"   // finished, or never accepted
+	BatchSuspect  BatchState = "suspect"  // open, but not begun: see BeginUnless
 	BatchUnknown  BatchState = "unknown"  // its job is not here
 )
 
@@ -73,9 +74,15 @@ type Note struct {
 
 // Begin notes that a delivery of a batch begins. request is the id of its request when it holds just one, else "".
 func (l *Ledger) Begin(ctx context.Context, job tasks.JobID, batch tasks.BatchID, request tasks.RequestID) (Delivery, error) {
+	return l.BeginUnless(ctx, job, batch, request, -1)
+}
+
+// BeginUnless is Begin, except that it notes nothing and answers BatchSuspect when exactly that many deliveries were
+// begun and neither finished nor returned.
+func (l *Ledger) BeginUnless(ctx context.Context, job tasks.JobID, batch tasks.BatchID, request tasks.RequestID, vanished int) (Delivery, error) {
 	k := keysOf(job)
 	res, err := beginScript.Run(ctx, l.rdb,
-		[]string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases}, string(batch), string(request)).Slice()
+		[]string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases}, string(batch), string(request), vanished).Slice()
 	if err != nil {
 		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", batch, job, err)
 	}

@@ -41,7 +41,8 @@ type handler struct {
 	fetcher    *fetch.Fetcher
 	gate       Gate
 	specs      *specs
-	inFlight   chan struct{} // one place per request in flight, over all visits
+	inFlight   *slots        // requests in flight, over all visits
+	suspects   chan struct{} // one place for a batch on its last chance
 	log        zerolog.Logger
 	metrics    *metrics.Metrics
 	trouble    func(error)         // told of a store in trouble
@@ -72,7 +73,7 @@ func (h *handler) ProcessTask(ctx context.Context, task *asynq.Task) error {
 		h.log.Error().Err(err).Msg("payload refused")
 		return &archiveError{text: err.Error()}
 	}
-	d := &delivery{handler: h, batch: batch, queue: queue, retried: retried}
+	d := &delivery{handler: h, number: h.deliveries.Add(1), batch: batch, queue: queue, retried: retried}
 	err = d.work(ctx)
 	h.note(d, err)
 	return err
@@ -106,6 +107,7 @@ func (h *handler) note(d *delivery, err error) {
 // delivery is one delivery of one batch.
 type delivery struct {
 	*handler
+	number  uint64 // of this worker's deliveries, from 1
 	batch   *tasks.Batch
 	queue   string
 	retried int
@@ -116,6 +118,7 @@ type delivery struct {
 	began      time.Time // local, at the moment of state.Now
 	past       past
 	generation int
+	single     tasks.RequestID // of the batch's one request, "" for batches of more
 }
 
 // work takes a delivery through its order: the ledger (closed: drain its outbox and return), the store (unit there:
@@ -124,6 +127,31 @@ func (d *delivery) work(ctx context.Context) error {
 	if err := d.begin(ctx); err != nil {
 		return err
 	}
+	if d.state.State == ledger.BatchSuspect {
+		return d.alone(ctx)
+	}
+	return d.proceed(ctx)
+}
+
+// alone works a batch on its last chance, one such batch at a time. Whoever is in flight beside a request that ends
+// its worker vanishes with it and would in the end be taken for the cause. Taking turns before the delivery is counted
+// keeps those apart that have vanished together; a batch that is not suspected yet may still be in flight beside them.
+func (d *delivery) alone(ctx context.Context) (err error) {
+	select {
+	case d.suspects <- struct{}{}:
+		defer func() { <-d.suspects }()
+	default:
+		return deferBatch(time.Second, "put off: its workers vanished %d times, so it is tried by itself", crashes-1)
+	}
+	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, d.single); err != nil {
+		return err
+	}
+	d.began = time.Now()
+	return d.proceed(ctx)
+}
+
+// proceed goes on from what the ledger says of the batch.
+func (d *delivery) proceed(ctx context.Context) error {
 	switch d.state.State {
 	case ledger.BatchUnknown:
 		return &archiveError{text: fmt.Sprintf("job %s is not known to this Redis", d.batch.Job)}
@@ -150,12 +178,11 @@ func (d *delivery) begin(ctx context.Context) (err error) {
 		return err
 	}
 	d.spec, d.rule = entry.spec, entry.rule
-	request := tasks.RequestID("")
 	if len(d.batch.Requests) == 1 {
-		request, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
+		d.single, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
 	faults.Point("before-begin")
-	d.state, err = d.ledger.Begin(ctx, job, d.batch.ID, request)
+	d.state, err = d.ledger.BeginUnless(ctx, job, d.batch.ID, d.single, crashes-1)
 	d.began = time.Now()
 	faults.Point("after-begin")
 	return err

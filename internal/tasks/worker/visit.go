@@ -109,16 +109,14 @@ func (v *visitRun) admit(ctx context.Context) (release func(), ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	select {
-	case v.inFlight <- struct{}{}:
-	case <-ctx.Done():
+	if !v.inFlight.acquire(ctx, v.number) {
 		permit()
 		return nil, false
 	}
 	v.metrics.InFlight(+1)
 	return func() {
 		v.metrics.InFlight(-1)
-		<-v.inFlight
+		v.inFlight.release()
 		permit()
 	}, true
 }

@@ -92,8 +92,8 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 	h := &handler{
 		name: o.Name, identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
-		specs: newSpecs(l), inFlight: make(chan struct{}, o.Concurrency), log: o.Logger, metrics: o.Metrics,
-		trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
+		specs: newSpecs(l), inFlight: newSlots(o.Concurrency), suspects: make(chan struct{}, 1),
+		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
 	h.stopping, w.stop = context.WithCancel(context.Background())
 	h.halted, w.halt = context.WithCancel(context.Background())
@@ -110,7 +110,7 @@ func (w *Worker) Ready() (bool, string) {
 }
 
 // InFlight is how many requests are under way now.
-func (w *Worker) InFlight() int { return len(w.handler.inFlight) }
+func (w *Worker) InFlight() int { return w.handler.inFlight.inUse() }
 
 // Run works until ctx is done, and then drains: it takes no more, lets requests in flight finish for DrainTimeout,
 // hands the rest back and returns nil.
