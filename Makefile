@@ -31,9 +31,10 @@ test: deps ## run every test with the race detector, after installing what they 
 	$(GO) test $(TESTFLAGS) $(PKG)
 
 .PHONY: deps
-deps: ## install redis-server and, for the race detector, a C compiler, where they are missing (Debian)
+deps: ## install redis-server, jq (for the README's commands) and, for the race detector, a C compiler, where they are missing (Debian)
 	@missing=(); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
+	command -v jq >/dev/null || missing+=(jq); \
 	command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "install these yourself, there is no apt-get here: $${missing[*]}" >&2; exit 1; }; \

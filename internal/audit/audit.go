@@ -304,7 +304,8 @@ func (l *look) unseen(ctx context.Context) error {
 	return nil
 }
 
-// stranded finds open batches that neither asynq nor the outbox nor a visible unit will bring forward.
+// stranded finds open batches that neither asynq nor the outbox will bring forward. A visible unit alone does not: its
+// batch is finished by a delivery.
 func (l *look) stranded(ctx context.Context) error {
 	var ids []string
 	for id := range l.open {
@@ -329,9 +330,16 @@ func (l *look) stranded(ctx context.Context) error {
 			return err
 		}
 		for i, id := range chunk {
-			if states[i] == "" && !waiting[i] {
+			if waiting[i] {
+				continue
+			}
+			switch states[i] {
+			case "":
 				l.report.Stranded = append(l.report.Stranded, id)
 				l.problem("batch %s is open, but asynq has no task for it and it is not in the outbox", id)
+			case "archived", "completed":
+				l.report.Stranded = append(l.report.Stranded, id)
+				l.problem("batch %s is open, but its asynq task is %s: run it from the monitor", id, states[i])
 			}
 		}
 	}

@@ -31,6 +31,9 @@ func (c *demoCommand) Run(ctx context.Context, w IO) error {
 		return err
 	}
 	defer site.Close()
+	if c.Redis == os.Getenv("FLEET_REDIS") { // meant for a fleet, whose work is not the demo's to take
+		c.Redis = ""
+	}
 	c.AllowPrivate = nil
 	for _, p := range site.Prefixes() { // its own addresses and no others
 		c.AllowPrivate = append(c.AllowPrivate, p.String())
@@ -49,7 +52,7 @@ func (c *demoCommand) Run(ctx context.Context, w IO) error {
 		fmt.Fprintf(w.Stderr, "serving %d pages on %d hosts of this machine, and fetching them\n", len(site.URLs()), demosite.Hosts)
 	}
 	w.Stdin = list
-	run := &local{LocalFlags: c.LocalFlags, files: []string{"-"}, w: w}
+	run := &local{LocalFlags: c.LocalFlags, files: []string{"-"}, w: w, once: true}
 	return demoVerdict(run.run(ctx), run.last.Outcomes, site.Expect())
 }
 

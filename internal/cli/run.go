@@ -78,6 +78,7 @@ type local struct {
 	files []string
 	w     IO
 	began time.Time
+	once  bool // nobody will run this again, so nobody is told how
 
 	embedded *embedded.Redis
 	redis    redis.UniversalClient
@@ -324,7 +325,7 @@ func (l *local) show(s progress.Summary, interrupted error) error {
 		s.Notes = append(s.Notes, "run the same command again to continue")
 	} else if interrupted != nil {
 		s.Notes = append(s.Notes, "what was done is safe: mend what is wrong and run the same command again to continue")
-	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 {
+	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 && !l.once {
 		s.Notes = append(s.Notes, fmt.Sprintf("--retry-failed takes the %d that failed again", failed))
 	}
 	if l.held.Load()*2 > l.looks.Load() {

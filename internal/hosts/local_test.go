@@ -314,6 +314,24 @@ func TestPlacesAreGivenInTurn(t *testing.T) {
 	})
 }
 
+// Whoever gives up at the very moment at which it is given a place passes it on.
+func TestAPlaceIsNotLostOnOneWhoGivesUp(t *testing.T) {
+	p := places{limit: 1, taken: 1}
+	first, second, third := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	p.line = []chan struct{}{first, second, third}
+	p.giveUp(second) // still in line: nobody moves
+	p.free()         // first's turn, and it gives up now
+	p.giveUp(first)
+	select {
+	case <-third:
+	default:
+		t.Error("the place is lost")
+	}
+	if p.taken != 1 || len(p.line) != 0 {
+		t.Errorf("%d taken, %d in line; want the third alone", p.taken, len(p.line))
+	}
+}
+
 func TestHostsAtRestAreForgottenAndOthersAreNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLocal()

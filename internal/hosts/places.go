@@ -31,15 +31,20 @@ func (p *places) take(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	p.giveUp(turn)
+	return context.Cause(ctx)
+}
+
+// giveUp leaves the line, and passes a place on that was given at that very moment.
+func (p *places) giveUp(turn chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.line, turn); i >= 0 {
 		p.line = slices.Delete(p.line, i, i+1)
-		return context.Cause(ctx)
+		return
 	}
-	p.taken-- // it was given a place at that very moment
+	p.taken--
 	p.admit()
-	return context.Cause(ctx)
 }
 
 func (p *places) free() {

@@ -209,8 +209,9 @@ func (f *fault) archiveOne() {
 	f.enqueue(f.urls, mixedPolicy...)
 	first := f.worker("first")
 	f.ends(30 * time.Second)
-	f.run(f.archived(1)[0])
-	first.terminate(20 * time.Second)
+	task := f.archived(1)[0]
+	first.terminate(20 * time.Second) // the replay is the victim's
+	f.run(task)
 }
 
 // replayed demands that a replay was one: the record that counts is of the first generation after it.

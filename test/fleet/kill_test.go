@@ -37,7 +37,7 @@ func TestKilledWorkersLoseNothing(t *testing.T) {
 		t.Fatalf("enqueue accepted %d, want %d", res.Accepted, n)
 	}
 	began := time.Now()
-	fleet := &crew{world: w, size: []string{"--visits", "64", "--concurrency", "64"}}
+	fleet := &crew{world: w, size: []string{"--visits", "64", "--concurrency", "40"}}
 	victim := fleet.hire("victim")
 	fleet.hire("second")
 	fleet.hire("third")

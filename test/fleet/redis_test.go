@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,19 +32,14 @@ func TestFleetOutlivesRedis(t *testing.T) {
 	}
 	fleet := &crew{world: w, size: []string{"--concurrency", "32"}}
 	workers := []*process{fleet.hire("one"), fleet.hire("two")}
-	input, output := pipe(t)
-	producer := w.producer(input, unlimited...)
-	if _, err := io.Copy(output, list(urls[:2000])); err != nil {
-		t.Fatal(err)
-	}
+	producer, feed := w.fed(unlimited...)
+	feed(urls[:2000])
 	await(t, time.Minute, "the job is under way", func() bool { return w.status().Recorded() > 100 })
 
 	w.redis.Kill()
 	at := time.Now()
-	if _, err := io.Copy(output, list(urls[2000:])); err != nil {
-		t.Fatal(err)
-	}
-	output.Close()
+	feed(urls[2000:])
+	feed(nil)
 	for _, p := range workers {
 		address := w.address(p)
 		await(t, 10*time.Second, "the worker says that Redis is away", func() bool {
@@ -85,15 +81,38 @@ func TestFleetOutlivesRedis(t *testing.T) {
 	t.Logf("the origin saw %d requests more than there are URLs", w.origin.Total()-len(urls))
 }
 
-// pipe is a standard input that the test writes to while the process reads.
-func pipe(t *testing.T) (input, output *os.File) {
-	t.Helper()
+// fed starts a producer that reads what feed is given, until feed is given nothing. feed does not wait for it.
+func (w *world) fed(extra ...string) (p *process, feed func(urls []string)) {
+	w.t.Helper()
 	input, output, err := os.Pipe()
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	t.Cleanup(func() { input.Close(); output.Close() })
-	return input, output
+	p = w.producer(input, extra...)
+	input.Close() // the producer has it
+	lines := make(chan []string, 10)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		defer output.Close()
+		for urls := range lines {
+			if _, err := io.Copy(output, list(urls)); err != nil {
+				return // the producer has ended
+			}
+		}
+	})
+	end := sync.OnceFunc(func() { close(lines) })
+	w.t.Cleanup(func() {
+		end()
+		output.Close() // ends a write that nobody reads
+		writing.Wait()
+	})
+	return p, func(urls []string) {
+		if urls == nil {
+			end()
+			return
+		}
+		lines <- urls
+	}
 }
 
 // TestProducerGivesUpNamingTheJob leaves Redis away until the producer loses patience, and then runs it again.
@@ -111,17 +130,12 @@ func TestProducerGivesUpNamingTheJob(t *testing.T) {
 		urls = append(urls, fmt.Sprintf(`{"url":%q,"method":"POST","body":%q}`, u, strings.Repeat("x", 5000)))
 		want[u] = "ok"
 	}
-	input, output := pipe(t)
-	producer := w.producer(input, unlimited...)
-	if _, err := io.Copy(output, list(urls[:100])); err != nil {
-		t.Fatal(err)
-	}
+	producer, feed := w.fed(unlimited...)
+	feed(urls[:100])
 	await(t, 30*time.Second, "some are accepted", func() bool { return w.status().Accepted > 0 })
 	w.redis.Kill()
-	if _, err := io.Copy(output, list(urls[100:])); err != nil {
-		t.Fatal(err)
-	}
-	output.Close()
+	feed(urls[100:])
+	feed(nil)
 	if code := producer.exit(3 * time.Minute); code != 1 {
 		t.Errorf("the producer: exit code %d, want 1", code)
 	}

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type world struct {
 	t      testing.TB
 	origin *fetchtest.Origin
 	redis  *redistest.Server
-	held   *exec.Cmd // see hold
+	held   map[string]*exec.Cmd // see hold
 }
 
 type worldKey struct{}
@@ -44,7 +45,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 // setup gives every story an origin, at $ORIGIN, which the commands may talk to, and two addresses to listen on.
 func setup(env *testscript.Env) error {
-	w := &world{t: env.T().(testing.TB), origin: fetchtest.NewOrigin()}
+	w := &world{t: env.T().(testing.TB), origin: fetchtest.NewOrigin(), held: map[string]*exec.Cmd{}}
 	env.Values[worldKey{}] = w
 	env.Defer(w.origin.Close)
 	env.Setenv("ORIGIN", w.origin.URL(""))
@@ -87,6 +88,7 @@ func condition(name string) (bool, error) {
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"code":    code,
 	"hold":    hold,
+	"term":    term,
 	"exited":  exited,
 	"redis":   redisCommand,
 	"await":   await,
@@ -117,16 +119,21 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// hold keeps the background command started last, for exited to look at once it was waited for.
+// hold keeps the background command started last under a name, for term and exited: hold NAME
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	all := ts.BackgroundCmds()
-	worldOf(ts).held = all[len(all)-1]
+	worldOf(ts).held[args[0]] = all[len(all)-1]
 }
 
-// exited insists on the exit code of the command held: exited N
+// term asks a command held to stop, as operators do: term NAME
+func term(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(worldOf(ts).held[args[0]].Process.Signal(syscall.SIGTERM))
+}
+
+// exited insists on the exit code of a command held, once it was waited for: exited NAME N
 func exited(ts *testscript.TestScript, neg bool, args []string) {
-	if got := worldOf(ts).held.ProcessState.ExitCode(); len(args) != 1 || strconv.Itoa(got) != args[0] {
-		ts.Fatalf("exit code %d, want %v", got, args)
+	if got := worldOf(ts).held[args[0]].ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("%s: exit code %d, want %s", args[0], got, args[1])
 	}
 }
 
@@ -362,7 +369,13 @@ func feed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(exec.Command("mkfifo", path).Run())
 	f, err := os.OpenFile(path, os.O_RDWR, 0) // both ends, so that nobody waits for the other to open it
 	ts.Check(err)
-	ts.Defer(func() { _ = f.Close() })
-	_, err = f.WriteString(ts.ReadFile(args[1]))
-	ts.Check(err)
+	text, written := ts.ReadFile(args[1]), make(chan struct{})
+	go func() { // a pipe holds 64 KiB
+		defer close(written)
+		_, _ = f.WriteString(text) // cut short by the end of the story
+	}()
+	ts.Defer(func() {
+		_ = f.Close()
+		<-written
+	})
 }

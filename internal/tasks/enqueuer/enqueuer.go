@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 	"sync/atomic"
 
@@ -150,8 +149,8 @@ func (e *Enqueuer) request(ctx context.Context, url string, line *lists.Line) (*
 	if it.Method != e.opts.Spec.Method {
 		r.Method = it.Method
 	}
-	if len(it.Body) > 0 && it.Method == "" && e.opts.Spec.Method == http.MethodGet {
-		r.Method = http.MethodPost
+	if len(it.Body) > 0 && it.Method == "" && e.opts.Spec.Method == "GET" {
+		r.Method = "POST"
 	}
 	if e.opts.Spec.NoDedupe && r.Key == "" {
 		r.Key = "#" + strconv.FormatInt(line.Ordinal, 10)

@@ -158,12 +158,13 @@ func (m *machine) finish(t *rapid.T) {
 	b := m.open[id]
 	recorded := rapid.IntRange(0, len(b.numbers)).Draw(t, "recorded")
 	outcome := rapid.SampledFrom([]string{"ok", "http_error", "failed"}).Draw(t, "outcome")
-	f := ledger.Finishing{Job: m.job, Batch: id, Recorded: recorded, Counters: counters(outcome, recorded, 10)}
+	bytes := rapid.SampledFrom([]int64{0, 10, 5 << 30}).Draw(t, "bytes")
+	f := ledger.Finishing{Job: m.job, Batch: id, Recorded: recorded, Counters: counters(outcome, recorded, bytes)}
 	for _, n := range b.numbers[:recorded] {
-		m.records[n] = record{generation: b.generation, outcome: outcome, bytes: 10}
+		m.records[n] = record{generation: b.generation, outcome: outcome, bytes: bytes}
 	}
 	if len(b.numbers) == 1 && recorded == 1 && outcome != "ok" && rapid.Bool().Draw(t, "archived") {
-		f.Archive = &ledger.Note{Request: requestID(m.job, b.numbers[0]), Generation: b.generation, Outcome: outcome, Class: "x", Bytes: 10}
+		f.Archive = &ledger.Note{Request: requestID(m.job, b.numbers[0]), Generation: b.generation, Outcome: outcome, Class: "x", Bytes: bytes}
 		m.archived[id] = archivedBatch{number: b.numbers[0], generation: b.generation}
 	}
 	if rest := b.numbers[recorded:]; len(rest) > 0 {

@@ -12,7 +12,7 @@ redis.call('HSET', KEYS[2], ARGV[1], 1)
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[6])
 redis.call('HINCRBY', KEYS[1], ARGV[7], -1)
 redis.call('HINCRBY', KEYS[1], 'class:' .. ARGV[8], -1)
-redis.call('HINCRBY', KEYS[1], 'bytes', -ARGV[9])
+redis.call('HINCRBY', KEYS[1], 'bytes', 0 - ARGV[9]) -- not -ARGV[9]: of '0' that is '-0', which Redis refuses
 redis.call('HINCRBY', KEYS[1], 'open', 1)
 redis.call('HDEL', KEYS[1], 'ended')
 redis.call('SADD', KEYS[6], ARGV[2])

@@ -13,7 +13,7 @@ redis.call('HSET', KEYS[4], ARGV[1], '0|' .. ARGV[5])
 redis.call('ZADD', KEYS[5], now, ARGV[1])
 redis.call('HINCRBY', KEYS[1], ARGV[6], -1)
 redis.call('HINCRBY', KEYS[1], 'class:' .. ARGV[7], -1)
-redis.call('HINCRBY', KEYS[1], 'bytes', -ARGV[8])
+redis.call('HINCRBY', KEYS[1], 'bytes', 0 - ARGV[8]) -- not -ARGV[8]: of '0' that is '-0', which Redis refuses
 redis.call('HINCRBY', KEYS[1], 'open', 1)
 redis.call('HDEL', KEYS[1], 'ended')
 redis.call('SADD', KEYS[6], ARGV[2])

@@ -42,7 +42,7 @@ type handler struct {
 	gate       Gate
 	specs      *specs
 	inFlight   *slots        // requests in flight, over all visits
-	suspects   chan struct{} // one place for a batch on its last chance
+	suspects   sync.RWMutex  // held by batches on their last chance
 	log        zerolog.Logger
 	metrics    *metrics.Metrics
 	trouble    func(error)         // told of a store in trouble
@@ -128,21 +128,24 @@ func (d *delivery) work(ctx context.Context) error {
 		return err
 	}
 	if d.state.State == ledger.BatchSuspect {
-		return d.alone(ctx)
+		return d.lastChance(ctx)
 	}
 	return d.proceed(ctx)
 }
 
-// alone works a batch on its last chance, one such batch at a time. Whoever is in flight beside a request that ends
-// its worker vanishes with it and would in the end be taken for the cause. Taking turns before the delivery is counted
-// keeps those apart that have vanished together; a batch that is not suspected yet may still be in flight beside them.
-func (d *delivery) alone(ctx context.Context) (err error) {
-	select {
-	case d.suspects <- struct{}{}:
-		defer func() { <-d.suspects }()
-	default:
-		return deferBatch(time.Second, "put off: its workers vanished %d times, so it is tried by itself", crashes-1)
+// lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
+// vanishes with it and would in the end be taken for the cause. So a batch of one, which would fail, goes alone among
+// those on their last chance; a batch of more, which would only be split, goes beside others of its kind. Turns are
+// taken before the delivery is counted. A batch that is not suspected yet may still be in flight beside them.
+func (d *delivery) lastChance(ctx context.Context) (err error) {
+	try, release := d.suspects.TryRLock, d.suspects.RUnlock
+	if d.single != "" {
+		try, release = d.suspects.TryLock, d.suspects.Unlock
 	}
+	if !try() {
+		return deferBatch(time.Second, "put off: its workers vanished %d times, so it takes turns with others like it", crashes-1)
+	}
+	defer release()
 	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, d.single); err != nil {
 		return err
 	}

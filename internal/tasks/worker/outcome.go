@@ -35,7 +35,7 @@ var retried = map[string]bool{
 	string(fetch.DNSTemporary): true, string(fetch.DNSNotFound): true,
 	string(fetch.ConnectRefused): true, string(fetch.ConnectUnreachable): true, string(fetch.ConnectTimeout): true,
 	string(fetch.TLSTimeout): true, string(fetch.HeaderTimeout): true, string(fetch.IdleTimeout): true,
-	string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
+	string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
 }
 
 // told are the statuses by which a server asks to wait: they cost no attempt at first.

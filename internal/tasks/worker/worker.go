@@ -92,7 +92,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 	h := &handler{
 		name: o.Name, identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
-		specs: newSpecs(l), inFlight: newSlots(o.Concurrency), suspects: make(chan struct{}, 1),
+		specs: newSpecs(l), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
 	h.stopping, w.stop = context.WithCancel(context.Background())
