@@ -141,7 +141,7 @@ func (a *attempt) failed(resp *fetch.Response, err error) result {
 func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	h := happening{status: resp.Status}
 	if wait, ok := fetch.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok && !h.ok() {
-		h.retryAfter = wait
+		h.asked, h.retryAfter = true, wait
 	}
 	if v := a.decide(h); v.step != stepRecord {
 		_ = resp.Body.Close()

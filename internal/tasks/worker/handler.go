@@ -41,8 +41,8 @@ type handler struct {
 	fetcher    *fetch.Fetcher
 	gate       Gate
 	specs      *specs
-	inFlight   *slots        // requests in flight, over all visits
-	suspects   sync.RWMutex  // held by batches on their last chance
+	inFlight   *slots       // requests in flight, over all visits
+	suspects   sync.RWMutex // held by batches on their last chance
 	log        zerolog.Logger
 	metrics    *metrics.Metrics
 	trouble    func(error)         // told of a store in trouble

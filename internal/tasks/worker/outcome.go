@@ -46,8 +46,18 @@ type happening struct {
 	status     int    // of the final answer, 0 = none
 	class      string // of the error, "" when an answer came whole
 	message    string
-	retryAfter time.Duration // what the server asked for, 0 = nothing
-	canceled   bool          // we gave it up ourselves
+	asked      bool // the server asked for a wait, of retryAfter
+	retryAfter time.Duration
+	canceled   bool // we gave it up ourselves
+}
+
+// delay is how long to wait before the n-th try again. What the server asked for wins over the backoff, up to a cap; a
+// server that asks for no wait at all still gets the shortest.
+func (h happening) delay(b tasks.Backoff, n int, random float64) time.Duration {
+	if !h.asked {
+		return b.Delay(n, random)
+	}
+	return max(min(h.retryAfter, maxRetryAfter), time.Duration(b.Base))
 }
 
 // ok reports whether the request has been answered as wished.
@@ -138,7 +148,7 @@ func decide(h happening, p past, r *tasks.Request, spec *tasks.Spec, rule tasks.
 			return record
 		}
 		if p.waits < freeWaits {
-			delay := max(spec.Backoff.Delay(p.waits+1, random), min(h.retryAfter, maxRetryAfter))
+			delay := h.delay(spec.Backoff, p.waits+1, random)
 			return verdict{step: stepWait, delay: min(delay, left),
 				past: past{attempts: p.attempts, waits: p.waits + 1, waitSince: since.UnixMilli()}}
 		}
@@ -150,7 +160,7 @@ func decide(h happening, p past, r *tasks.Request, spec *tasks.Spec, rule tasks.
 	if p.attempts+1 >= limit {
 		return record
 	}
-	delay := max(spec.Backoff.Delay(p.attempts+1, random), min(h.retryAfter, maxRetryAfter))
+	delay := h.delay(spec.Backoff, p.attempts+1, random)
 	next := past{attempts: p.attempts + 1}
 	if told[h.status] && h.class == "" { // the row of waits goes on, and patience with it
 		next.waits, next.waitSince = p.waits+1, p.waitSince

@@ -184,12 +184,13 @@ func TestRetryAfterWinsUpToACap(t *testing.T) {
 	}{
 		"longer than the backoff":        {429, 30 * time.Second, past{}, 30 * time.Second},
 		"beyond the cap":                 {429, 100 * time.Hour, past{}, maxRetryAfter},
-		"never sooner than the backoff":  {503, time.Second, past{waits: 6, waitSince: noon.UnixMilli()}, time.Minute},
+		"sooner than the backoff, too":   {503, time.Second, past{waits: 6, waitSince: noon.UnixMilli()}, time.Second},
+		"no wait at all: the shortest":   {503, 0, past{waits: 6, waitSince: noon.UnixMilli()}, time.Second},
 		"with an error that is retried":  {500, 30 * time.Second, past{}, 30 * time.Second},
-		"nothing asked":                  {503, 0, past{}, time.Second},
+		"nothing asked":                  {503, -1, past{waits: 6, waitSince: noon.UnixMilli()}, time.Minute},
 		"on an attempt that a wait cost": {429, 30 * time.Second, past{waits: 9, waitSince: noon.UnixMilli()}, 30 * time.Second},
 	} {
-		v := verdictOn(t, happening{status: c.status, retryAfter: c.asked}, c.p, plainSpec())
+		v := verdictOn(t, happening{status: c.status, asked: c.asked >= 0, retryAfter: c.asked}, c.p, plainSpec())
 		if v.delay != c.want {
 			t.Errorf("%s: %s, want %s", name, v.delay, c.want)
 		}
