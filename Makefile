@@ -20,7 +20,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the three commands into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/worker ./cmd/enqueue ./cmd/fleet
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/worker ./cmd/enqueue ./cmd/fleet
 
 .PHONY: demo
 demo: ## fetch a small site that the program serves itself: no network, no Redis

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,12 +76,15 @@ func snapshot(s ledger.Status) progress.Snapshot {
 	}
 }
 
-// awaitEnd waits until the job has ended. Redis may be away meanwhile.
+// awaitEnd waits until the job has ended. Redis may be away meanwhile, but not come back without the job.
 func awaitEnd(ctx context.Context, l *ledger.Ledger, job tasks.JobID) (ledger.Status, error) {
 	for {
 		s, err := l.Status(ctx, job)
 		if err == nil && s.State == progress.Ended {
 			return s, nil
+		}
+		if errors.Is(err, ledger.ErrUnknownJob) {
+			return s, fmt.Errorf("%w any more: Redis came back empty; run it with appendonly yes, and enqueue the list again", err)
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):

@@ -89,7 +89,11 @@ func (c *enqueueCommand) work(ctx context.Context, w IO, p *producer) error {
 	if err := p.fill(ctx); err != nil {
 		return err
 	}
-	if _, err := awaitEnd(ctx, p.ledger, p.job); err != nil {
+	_, err := awaitEnd(ctx, p.ledger, p.job)
+	if errors.Is(err, ledger.ErrUnknownJob) {
+		return err
+	}
+	if err != nil {
 		return &exitError{code: ExitInterrupted, err: fmt.Errorf("%w: the job goes on; follow it with 'fleet status %s'", err, p.job)}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ type world struct {
 	origin *fetchtest.Origin
 	redis  *redistest.Server
 	held   map[string]*exec.Cmd // see hold
+	pipes  map[string]func()    // see feed
 }
 
 type worldKey struct{}
@@ -45,7 +47,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 // setup gives every story an origin, at $ORIGIN, which the commands may talk to, and two addresses to listen on.
 func setup(env *testscript.Env) error {
-	w := &world{t: env.T().(testing.TB), origin: fetchtest.NewOrigin(), held: map[string]*exec.Cmd{}}
+	w := &world{t: env.T().(testing.TB), origin: fetchtest.NewOrigin(), held: map[string]*exec.Cmd{}, pipes: map[string]func(){}}
 	env.Values[worldKey{}] = w
 	env.Defer(w.origin.Close)
 	env.Setenv("ORIGIN", w.origin.URL(""))
@@ -360,12 +362,14 @@ func tmpfs(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { _ = exec.Command("umount", dir).Run() })
 }
 
-// feed makes a pipe that stays open until the story ends, and writes a file's lines into it: feed PIPE FILE
+// feed makes a pipe that stays open until the story ends and writes a file's lines into it, or ends it earlier:
+// feed PIPE FILE, feed PIPE
 func feed(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: feed PIPE FILE")
+	w, path := worldOf(ts), ts.MkAbs(args[0])
+	if len(args) == 1 {
+		w.pipes[path]()
+		return
 	}
-	path := ts.MkAbs(args[0])
 	ts.Check(exec.Command("mkfifo", path).Run())
 	f, err := os.OpenFile(path, os.O_RDWR, 0) // both ends, so that nobody waits for the other to open it
 	ts.Check(err)
@@ -374,8 +378,9 @@ func feed(ts *testscript.TestScript, neg bool, args []string) {
 		defer close(written)
 		_, _ = f.WriteString(text) // cut short by the end of the story
 	}()
-	ts.Defer(func() {
+	w.pipes[path] = sync.OnceFunc(func() {
 		_ = f.Close()
 		<-written
 	})
+	ts.Defer(w.pipes[path])
 }

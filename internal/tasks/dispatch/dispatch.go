@@ -38,7 +38,21 @@ type Dispatcher struct {
 
 // New returns a dispatcher that enqueues through rdb and clears outboxes of l.
 func New(rdb redis.UniversalClient, l *ledger.Ledger) *Dispatcher {
-	return &Dispatcher{client: asynq.NewClientFromRedisClient(rdb), ledger: l}
+	return &Dispatcher{client: asynq.NewClientFromRedisClient(pipelined(rdb)), ledger: l}
+}
+
+// pipelined returns rdb with commands of different goroutines sent together where it can: an enqueue is a small command,
+// and half of its cost are the system calls of both sides. What it starts ends with rdb.
+func pipelined(rdb redis.UniversalClient) redis.UniversalClient {
+	client, ok := rdb.(*redis.Client)
+	if !ok {
+		return rdb
+	}
+	together, err := client.AutoPipeline()
+	if err != nil {
+		return rdb
+	}
+	return together
 }
 
 // Send hands batches to asynq and clears them from the outbox. On an error some may have been handed over; calling

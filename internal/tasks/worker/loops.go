@@ -15,7 +15,7 @@ const (
 	storeInterval  = time.Second
 	outboxInterval = 5 * time.Second
 	outboxAge      = 10 * time.Second // younger entries are still in the hands of whoever made them
-	deadInterval   = 2 * time.Second
+	deadInterval   = time.Second
 	// reconnectHold is how long a worker leaves others alone after Redis was away or it has just started: they need
 	// that long to renew leases that look dead.
 	reconnectHold = 10 * time.Second
