@@ -124,7 +124,7 @@ func (c *auditCommand) Run(ctx context.Context, w IO) error {
 	if _, err := l.Status(ctx, tasks.JobID(c.Job)); err != nil { // before a folder is made for a job that is not there
 		return unknownJob(err, rdb)
 	}
-	s, err := open.Open(ctx, c.Store, open.Options{})
+	s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
 	if err != nil {
 		return err
 	}

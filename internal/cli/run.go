@@ -24,7 +24,6 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
 // defaultOut is where a run leaves its results when nobody says where.
@@ -78,7 +77,9 @@ type local struct {
 	files []string
 	w     IO
 	began time.Time
-	once  bool // nobody will run this again, so nobody is told how
+	once  bool    // nobody will run this again, so nobody is told how
+	note  jobNote // of the output folder
+	noted bool    // it had one
 
 	embedded *embedded.Redis
 	redis    redis.UniversalClient
@@ -104,7 +105,10 @@ func (l *local) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer l.closeRedis()
-	if err := l.openMember(ctx); err != nil {
+	if err := l.chooseJob(ctx, &spec); err != nil {
+		return err
+	}
+	if err := l.openMember(ctx, spec.Queue); err != nil {
 		return err
 	}
 	defer l.member.close()
@@ -159,9 +163,39 @@ func (l *local) closeRedis() {
 	}
 }
 
-func (l *local) openMember(ctx context.Context) error {
+// chooseJob finds out which job is run, and in which queue. Beside other workers on a shared Redis it has a queue of its
+// own: they would put its results into their store, and it would put theirs into its output folder.
+func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
+	if l.note, l.noted, err = readJobNote(l.Out); err != nil {
+		return err
+	}
+	if l.Job == "" && l.noted {
+		l.Job = string(l.note.Job)
+	}
+	if l.Job == "" {
+		l.Job = string(tasks.NewJobID(l.began))
+	}
+	job := tasks.JobID(l.Job)
+	if err := job.Validate(); err != nil {
+		return usage("--job: %w", err)
+	}
+	there, err := ledger.New(l.redis).Spec(ctx, job)
+	switch {
+	case err == nil:
+		spec.Queue = there.Queue
+	case !errors.Is(err, ledger.ErrUnknownJob):
+		return redisconn.Explain(err)
+	case l.noted && l.note.Job == job:
+		spec.Queue = l.note.Spec.Queue
+	case l.Queue == nil && l.embedded == nil:
+		spec.Queue = tasks.RunQueue(job)
+	}
+	return nil
+}
+
+func (l *local) openMember(ctx context.Context, queue string) error {
 	level, _ := zerolog.ParseLevel(l.LogLevel) // one of the enum
-	l.member = &member{FetchFlags: l.FetchFlags, redis: l.redis, storeURL: "file:" + l.Out, queues: worker.DefaultQueues,
+	l.member = &member{FetchFlags: l.FetchFlags, redis: l.redis, storeURL: "file:" + l.Out, queues: map[string]int{queue: 1},
 		log: quietLog(l.w, level), registry: prometheus.NewRegistry()}
 	if l.Quiet {
 		l.member.log = zerolog.Nop()
@@ -172,27 +206,18 @@ func (l *local) openMember(ctx context.Context) error {
 // openJob creates the job, or continues the one that --job or the output folder names. An embedded Redis knows nothing
 // of it: its ledger is rebuilt from the store.
 func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) error {
-	note, found, err := readJobNote(l.Out)
-	if err != nil {
-		return err
-	}
-	job := l.Job
-	if job == "" && found {
-		job = string(note.Job)
-	}
 	p := &producer{w: l.w, name: "fleet", here: true, ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
 	p.dispatcher = dispatch.New(l.redis, p.ledger)
 	l.producer = p
-	rebuild := found && note.Job == tasks.JobID(job) && l.embedded != nil
-	if rebuild {
+	if note := l.note; l.noted && note.Job == tasks.JobID(l.Job) && l.embedded != nil {
 		if _, _, err := p.ledger.Create(ctx, note.Job, note.Spec, nil); err != nil {
 			return err
 		}
 		if _, err := audit.Rebuild(ctx, p.ledger, l.member.store, note.Job, note.Spec); err != nil {
-			return fmt.Errorf("rebuild job %s from %s: %w", job, l.Out, err)
+			return fmt.Errorf("rebuild job %s from %s: %w", l.Job, l.Out, err)
 		}
 	}
-	if err := p.open(ctx, job, spec); err != nil {
+	if err := p.open(ctx, l.Job, spec); err != nil {
 		return err
 	}
 	status, err := p.ledger.Status(ctx, p.job)
@@ -312,7 +337,7 @@ func (l *local) results(ctx context.Context) (progress.Summary, error) {
 	}
 	s := progress.SummaryOf(string(l.producer.job), l.last, time.Since(l.began))
 	s.Latency, s.Output = latency, path
-	s.Done = max(sum(l.last.Outcomes)-l.earlier, 0)
+	s.Earlier = l.earlier
 	return s, nil
 }
 

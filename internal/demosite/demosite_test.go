@@ -241,7 +241,7 @@ func TestCloseCutsOffWhatIsBeingAnswered(t *testing.T) {
 	}
 	entered, left := make(chan struct{}), make(chan struct{})
 	s := &Site{hosts: make([]host, 1)}
-	s.hosts[0].addr = netip.MustParseAddrPort(listeners[0].Addr().String())
+	s.hosts[0].name = listeners[0].Addr().String()
 	s.hosts[0].server = s.newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
 		delay(time.Hour, http.NotFound)(w, r)

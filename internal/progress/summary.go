@@ -25,7 +25,7 @@ type Summary struct {
 	Duplicates int64            // lines that the job had already
 	BadLines   int64            // lines that are no request
 	Bytes      int64            // decoded bytes of bodies
-	Done       int64            // requests done in this run; 0 = all of Outcomes
+	Earlier    int64            // of Outcomes, those of earlier runs
 	Duration   time.Duration    // of this run
 	Latency    *Latency         // of this run's exchanges; nil = not told
 	Output     string           // where the results are
@@ -42,7 +42,7 @@ func SummaryOf(job string, last Snapshot, took time.Duration) Summary {
 
 // done is the number of requests done in this run.
 func (s Summary) done() int64 {
-	return cmp.Or(s.Done, Snapshot{Outcomes: s.Outcomes}.done())
+	return max(Snapshot{Outcomes: s.Outcomes}.done()-s.Earlier, 0)
 }
 
 func (s Summary) perSecond() float64 {

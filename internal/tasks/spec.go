@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -46,8 +47,8 @@ func DefaultSpec() Spec {
 // Validate names the first field that cannot be.
 func (s Spec) Validate() error {
 	switch {
-	case !slices.Contains(Queues, s.Queue):
-		return fmt.Errorf("--queue %q: the queues are %v", s.Queue, Queues)
+	case !slices.Contains(Queues, s.Queue) && !isRunQueue(s.Queue):
+		return fmt.Errorf("--queue %q: the queues are %s", s.Queue, strings.Join(Queues, ", "))
 	case !(s.HostRate >= 0) || s.HostRate > 1e6:
 		return fmt.Errorf("--host-rate %v: give requests per second, 0 for no limit", s.HostRate)
 	case s.HostBurst < 1:
@@ -67,6 +68,18 @@ func (s Spec) Validate() error {
 		return err
 	}
 	return s.Backoff.validate()
+}
+
+// runQueue begins the name of a queue that one process keeps for itself.
+const runQueue = "run-"
+
+// RunQueue is the queue of a job that is run by one process beside others on the same Redis: no other worker takes its
+// batches, and that process takes nobody else's.
+func RunQueue(job JobID) string { return runQueue + string(job) }
+
+func isRunQueue(queue string) bool {
+	job, ok := strings.CutPrefix(queue, runQueue)
+	return ok && JobID(job).Validate() == nil
 }
 
 // ParseSpec reads a stored spec. One that is newer than SpecVersion is an error that says so.

@@ -12,7 +12,7 @@ import (
 func trouble(op, path string, err error) error {
 	switch {
 	case isFull(err):
-		return fmt.Errorf("%s: no space left on %s: free some, the worker goes on by itself: %w", op, path, err)
+		return fmt.Errorf("%s: no space left on %s: free some; a running worker then goes on by itself: %w", op, path, err)
 	case isReadOnly(err):
 		return fmt.Errorf("%s: %s is on a read-only file system: mount it writable or choose another folder: %w",
 			op, path, err)

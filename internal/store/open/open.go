@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -19,6 +20,8 @@ type Options struct {
 	// Sync is how durable a committed unit is: "batch" (also ""): it survives a loss of power; "off": it survives
 	// a crash of the program, not one of the machine.
 	Sync string
+	// MustExist refuses a store that is not there yet, for those who only read.
+	MustExist bool
 	// Worker is the name of this worker, for telling temporary files apart; "" means "worker".
 	Worker string
 }
@@ -31,6 +34,11 @@ func Open(ctx context.Context, rawURL string, o Options) (store.Store, error) {
 	dir, err := folder(rawURL)
 	if err != nil {
 		return nil, err
+	}
+	if o.MustExist {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("open store %q: there is no such folder: name the store that the workers were given: %w", rawURL, err)
+		}
 	}
 	s, err := filestore.Open(ctx, dir, filestore.Options{Sync: o.Sync, Worker: o.Worker})
 	if err != nil {

@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
@@ -46,6 +48,7 @@ type Enqueuer struct {
 	opts   Options
 	ledger *ledger.Ledger
 	sender *sender
+	mu     sync.Mutex // guards groups, and the sender's next call
 	groups *groups
 
 	lines, bad atomic.Int64
@@ -75,13 +78,47 @@ func (e *Enqueuer) Counts() Counts {
 // accepted; the rest is taken by running again.
 func (e *Enqueuer) Run(ctx context.Context, list *lists.Reader) error {
 	e.sender.start(ctx)
+	idle, stop := context.WithCancel(ctx)
+	var flusher sync.WaitGroup
+	flusher.Go(func() { e.flushWhenIdle(idle) })
 	err := e.read(ctx, list)
+	stop()
+	flusher.Wait()
 	if err == nil {
-		for g := e.groups.oldest(); g != nil; g = e.groups.oldest() {
-			e.sender.offer(e.groups.take(g))
-		}
+		e.flush()
 	}
 	return errors.Join(err, e.sender.wait())
+}
+
+// idleTime is how long a list may bring nothing before what it brought is sent on: the other end of a pipe may think.
+const idleTime = time.Second
+
+// flushWhenIdle sends partial batches on while the list brings nothing.
+func (e *Enqueuer) flushWhenIdle(ctx context.Context) {
+	tick := time.NewTicker(idleTime)
+	defer tick.Stop()
+	for last := int64(0); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := e.lines.Load()
+		if now == last {
+			e.flush()
+		}
+		last = now
+	}
+}
+
+// flush sends every partial batch on.
+func (e *Enqueuer) flush() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for g := e.groups.oldest(); g != nil; g = e.groups.oldest() {
+		e.sender.offer(e.groups.take(g))
+	}
+	e.sender.flush()
 }
 
 func (e *Enqueuer) read(ctx context.Context, list *lists.Reader) error {
@@ -127,6 +164,8 @@ func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
 		}
 	}
 	p.hash = e.hash(&p)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, full := range e.groups.add(u.Host, p) {
 		e.sender.offer(full)
 	}

@@ -471,3 +471,35 @@ func TestMemoryDoesNotGrowWithTheList(t *testing.T) {
 		t.Errorf("peak heap %.1f MiB, want under %d", float64(most)/(1<<20), limit>>20)
 	}
 }
+
+func TestListThatPausesIsSentOnMeanwhile(t *testing.T) {
+	b := newBench(t, redistest.Start(t).URL(), nil)
+	in, out := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.run(t.Context(), in, nil)
+		done <- err
+	}()
+	for i := range 3 { // the third waits for a batch of two
+		fmt.Fprintf(out, "http://h.example/%d\n", i)
+	}
+	accepted := func() int64 {
+		s, err := b.ledger.Status(t.Context(), job)
+		if err != nil {
+			return 0
+		}
+		return s.Accepted
+	}
+	for deadline := time.Now().Add(20 * time.Second); accepted() < 3; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of 3 lines are accepted while the list pauses", accepted())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

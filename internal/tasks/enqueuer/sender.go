@@ -61,6 +61,13 @@ func (s *sender) start(ctx context.Context) {
 // offer queues a batch. It blocks while all senders are busy.
 func (s *sender) offer(b batch) {
 	if s.next = append(s.next, b); len(s.next) == offersPerCall {
+		s.flush()
+	}
+}
+
+// flush queues what waits for its call to be full.
+func (s *sender) flush() {
+	if len(s.next) > 0 {
 		s.offers <- s.next
 		s.next = nil
 	}
@@ -70,10 +77,7 @@ func (s *sender) failed() bool { return s.broken.Load() }
 
 // wait sends what is left and returns the first error.
 func (s *sender) wait() error {
-	if len(s.next) > 0 {
-		s.offers <- s.next
-		s.next = nil
-	}
+	s.flush()
 	close(s.offers)
 	s.wg.Wait()
 	if s.err != nil {
