@@ -30,7 +30,7 @@ func TestLargeBodiesAreStreamed(t *testing.T) {
 	}
 	worker := start(t, command{name: "worker", dir: dir, args: []string{"--redis", w.redis.URL(), "--store", w.store,
 		"--listen", "127.0.0.1:0", "--allow-private", "127.0.0.0/8", "--sync", "off"}})
-	peak := 0
+	var peak int
 	together := 0
 	for end := time.Now().Add(2 * time.Minute); w.status().State != "ended"; time.Sleep(20 * time.Millisecond) {
 		now := 0
