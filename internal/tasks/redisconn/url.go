@@ -119,16 +119,11 @@ func splitRest(rest string) (authority, path string, query url.Values, err error
 	}
 	tail, fragment, _ := strings.Cut(tail, "#")
 	path, rawQuery, _ := strings.Cut(tail, "?")
-	if strings.Contains(path, "@") || strings.Contains(fragment, "@") {
+	if strings.Contains(tail, "@") || strings.Contains(fragment, "@") {
 		return "", "", nil, errEncode
 	}
 	if query, err = url.ParseQuery(rawQuery); err != nil {
 		return "", "", nil, errors.New("parameters: bad percent-encoding")
-	}
-	for name := range query {
-		if strings.Contains(name, "@") {
-			return "", "", nil, errEncode
-		}
 	}
 	return authority, path, query, nil
 }
