@@ -239,7 +239,7 @@ func (p *producer) fill(ctx context.Context) error {
 	err := p.enqueuer.Run(ctx, p.list)
 	if err == nil {
 		faults.Point("before-seal")
-		if _, err = p.ledger.Seal(ctx, p.job); err == nil {
+		if err = p.enqueuer.Seal(ctx); err == nil {
 			p.sealed = true
 			return nil
 		}

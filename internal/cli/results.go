@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/canon"
@@ -35,7 +36,7 @@ func recorded(out string) bool {
 func readJobNote(out string) (note jobNote, found bool, err error) {
 	path := filepath.Join(out, jobNoteName)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // opening the store says what is wrong with a file
 		return note, false, nil
 	}
 	if err != nil {

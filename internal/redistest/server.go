@@ -7,11 +7,13 @@ package redistest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -176,6 +178,9 @@ func (s *Server) awaitAnswer() error {
 	for {
 		err := client.Ping(ctx).Err()
 		if err == nil {
+			err = s.isOurs(ctx, client)
+		}
+		if err == nil {
 			return nil
 		}
 		select {
@@ -186,6 +191,18 @@ func (s *Server) awaitAnswer() error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// isOurs makes sure that it is this process that answers, and not the server of another test that took the port first.
+func (s *Server) isOurs(ctx context.Context, client *redis.Client) error {
+	info, err := client.Info(ctx, "server").Result()
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", s.proc.pid)) {
+		return fmt.Errorf("%s is another server's", s.Addr())
+	}
+	return nil
 }
 
 // end signals the process and waits for it, with SIGKILL after ten seconds.
@@ -205,12 +222,19 @@ func missing(t testing.TB) {
 	t.Skipf("redistest: %s is not on PATH: install redis-server to run this test", binary)
 }
 
+// freePort returns a port that nobody listens on. It is below those that systems give to outgoing connections, which
+// would take it while a server is stopped, and rarely chosen twice.
 func freePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("redistest: find a free port: %v", err)
+	const first, ports, tries = 10_000, 20_000, 100
+	for range tries {
+		port := first + rand.IntN(ports)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatalf("redistest: no free port among %d tried", tries)
+	return 0
 }

@@ -90,6 +90,14 @@ func (e *Enqueuer) Run(ctx context.Context, list *lists.Reader) error {
 	return errors.Join(err, e.sender.wait())
 }
 
+// Seal says that the job gets nothing more, after a Run that returned nil. Like Run it waits for a Redis that is away.
+func (e *Enqueuer) Seal(ctx context.Context) error {
+	return e.sender.retry(ctx, func() error {
+		_, err := e.ledger.Seal(ctx, e.opts.Job)
+		return err
+	})
+}
+
 // idleTime is how long a list may bring nothing before what it brought is sent on: the other end of a pipe may think.
 const idleTime = time.Second
 
