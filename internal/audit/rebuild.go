@@ -184,6 +184,7 @@ func retake(job tasks.JobID, a *store.Account, e store.Entry) (ledger.Retake, er
 	if err := json.Unmarshal(e.Request, &request); err != nil {
 		return ledger.Retake{}, fmt.Errorf("request %s: %w", e.ID, err)
 	}
+	request.Redirects = nil // a request that ran out of redirects gets as many again, from where it stood
 	u, err := canon.Parse(request.URL)
 	if err != nil {
 		return ledger.Retake{}, fmt.Errorf("request %s: %w", e.ID, err)
@@ -192,6 +193,6 @@ func retake(job tasks.JobID, a *store.Account, e store.Entry) (ledger.Retake, er
 	payload, err := b.Payload()
 	return ledger.Retake{
 		Request: tasks.RequestID(e.ID), Generation: a.Generation + 1, Payload: payload,
-		Outcome: string(e.Outcome), Class: e.Class, Bytes: e.Bytes,
+		Outcome: string(e.Outcome), Class: e.Class, Bytes: e.Bytes, From: tasks.BatchID(a.Batch),
 	}, err
 }

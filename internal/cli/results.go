@@ -22,6 +22,8 @@ import (
 type jobNote struct {
 	Job  tasks.JobID `json:"job"`
 	Spec tasks.Spec  `json:"spec"`
+	// Complete says that its whole list was fetched.
+	Complete bool `json:"complete"`
 }
 
 // jobNoteName is the note's name in the output folder.
@@ -43,13 +45,14 @@ func readJobNote(out string) (note jobNote, found bool, err error) {
 		return note, false, fmt.Errorf("read the job of the output folder: %w", err)
 	}
 	var raw struct {
-		Job  tasks.JobID     `json:"job"`
-		Spec json.RawMessage `json:"spec"`
+		Job      tasks.JobID     `json:"job"`
+		Spec     json.RawMessage `json:"spec"`
+		Complete bool            `json:"complete"`
 	}
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return note, false, fmt.Errorf("%s is not a job's note (%w): give another --out", path, err)
 	}
-	note.Job = raw.Job
+	note.Job, note.Complete = raw.Job, raw.Complete
 	if note.Spec, err = tasks.ParseSpec(raw.Spec); err != nil {
 		return note, false, fmt.Errorf("%s: %w", path, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -59,7 +60,7 @@ without a FILE it goes on with the job in --out.
 
 // Run fetches lists in one process.
 func (c *runCommand) Run(ctx context.Context, w IO) error {
-	if len(c.Files) == 0 && !recorded(c.Out) {
+	if len(c.Files) == 0 && (!recorded(c.Out) || piped(w.Stdin)) {
 		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usage("no list given: name files, or - for standard input")
 		}
@@ -71,15 +72,26 @@ func (c *runCommand) Run(ctx context.Context, w IO) error {
 	return (&local{LocalFlags: c.LocalFlags, files: c.Files, w: w}).run(ctx)
 }
 
+// piped reports whether standard input is a pipe or a file, and not a terminal or nothing.
+func piped(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if !ok {
+		return r != nil
+	}
+	st, err := f.Stat()
+	return err == nil && (st.Mode()&fs.ModeNamedPipe != 0 || st.Mode().IsRegular())
+}
+
 // local is a fleet in one process: Redis, producer, worker, display, results.
 type local struct {
 	LocalFlags
-	files []string
-	w     IO
-	began time.Time
-	once  bool    // nobody will run this again, so nobody is told how
-	note  jobNote // of the output folder
-	noted bool    // it had one
+	files   []string
+	w       IO
+	began   time.Time
+	once    bool    // nobody will run this again, so nobody is told how
+	note    jobNote // of the output folder, as it was
+	current jobNote
+	noted   bool // it had one
 
 	embedded *embedded.Redis
 	redis    redis.UniversalClient
@@ -88,6 +100,7 @@ type local struct {
 	earlier  int64 // requests recorded before this run
 	last     progress.Snapshot
 	held     atomic.Int64 // looks at which nothing but host limits held the run back
+	heldAt   atomic.Int64 // when it last did, Unix nanoseconds
 	looks    atomic.Int64
 }
 
@@ -181,6 +194,8 @@ func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
 	}
 	there, err := ledger.New(l.redis).Spec(ctx, job)
 	switch {
+	case err == nil && l.embedded == nil && there.Queue != tasks.RunQueue(job):
+		return usage("job %s is in the queue %q, which others share: start 'worker --store …' for it; fleet run has jobs of its own", job, there.Queue)
 	case err == nil:
 		spec.Queue = there.Queue
 	case !errors.Is(err, ledger.ErrUnknownJob):
@@ -232,7 +247,8 @@ func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) er
 	if err != nil {
 		return err
 	}
-	return writeJobNote(l.Out, jobNote{Job: p.job, Spec: inForce})
+	l.current = jobNote{Job: p.job, Spec: inForce}
+	return writeJobNote(l.Out, l.current)
 }
 
 // retake takes the job's failures again.
@@ -270,6 +286,9 @@ func (l *local) work(ctx context.Context) error {
 	if err == nil {
 		_, err = awaitEnd(ctx, l.producer.ledger, l.producer.job)
 	}
+	if err == nil {
+		err = l.complete()
+	}
 	if ctx.Err() != nil && !l.Quiet {
 		l.producer.say("stopping: requests in flight finish; once more stops at once")
 	}
@@ -280,13 +299,23 @@ func (l *local) work(ctx context.Context) error {
 	return err
 }
 
+// complete notes that the whole list was fetched. A job that was cut short has the rest of it in its list only, so without
+// the list it is not complete, however well the rest went.
+func (l *local) complete() error {
+	if l.noted && !l.note.Complete && l.note.Job == l.producer.job && l.producer.enqueuer.Counts().Lines == 0 {
+		return usage("job %s in %s was cut short, and what it had not begun is in its list only: give the list again", l.Job, l.Out)
+	}
+	l.current.Complete = true
+	return writeJobNote(l.Out, l.current)
+}
+
 func (l *local) sample(ctx context.Context) (progress.Snapshot, error) {
 	s, err := l.producer.sample(ctx)
 	if err != nil {
 		return s, err
 	}
 	s.InFlight = l.member.worker.InFlight()
-	if s.Open > 0 && l.heldBack() {
+	if s.Open > 0 && time.Since(time.Unix(0, l.heldAt.Load())) < time.Second { // a look at one moment misses what comes and goes
 		s.HeldBack = "host limits (--host-rate, --host-conns)"
 	}
 	return s, nil
@@ -304,6 +333,7 @@ func (l *local) look() {
 	l.looks.Add(1)
 	if l.heldBack() {
 		l.held.Add(1)
+		l.heldAt.Store(time.Now().UnixNano())
 	}
 }
 

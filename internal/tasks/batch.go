@@ -70,6 +70,16 @@ func (b *Batch) AppendPayload(p []byte) (_ []byte, err error) {
 	return append(p, '}'), nil
 }
 
+// NewerBatchError says that a batch was made by a newer fetchfleet.
+type NewerBatchError struct {
+	Batch   BatchID
+	Version int
+}
+
+func (e *NewerBatchError) Error() string {
+	return fmt.Sprintf("read batch %s: its version is %d, this fetchfleet understands up to %d: upgrade it", e.Batch, e.Version, BatchVersion)
+}
+
 // ParseBatch reads a payload. A payload of a newer version, or without what a batch must have, is an error.
 func ParseBatch(id BatchID, payload []byte) (*Batch, error) {
 	b := &Batch{}
@@ -78,7 +88,7 @@ func ParseBatch(id BatchID, payload []byte) (*Batch, error) {
 	}
 	switch {
 	case b.V > BatchVersion:
-		return nil, fmt.Errorf("read batch %s: its version is %d, this fetchfleet understands up to %d: upgrade it", id, b.V, BatchVersion)
+		return nil, &NewerBatchError{Batch: id, Version: b.V}
 	case b.V < 1:
 		return nil, fmt.Errorf("read batch %s: it names no version", id)
 	case len(b.Requests) == 0:

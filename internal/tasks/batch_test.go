@@ -57,7 +57,7 @@ func drawRequest(t *rapid.T) Request {
 func TestBatchReadsAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := &Batch{
-			ID: "b", V: BatchVersion, Job: JobID(rapid.StringMatching(`[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}`).Draw(t, "job")),
+			ID: "b", V: BatchVersion, Job: JobID(rapid.StringMatching(`[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62}[a-zA-Z0-9_-])?`).Draw(t, "job")),
 			Host:     "h" + text(t, "host"),
 			Requests: rapid.SliceOfN(rapid.Custom(drawRequest), 1, 5).Draw(t, "requests"),
 			Carried:  rapid.Bool().Draw(t, "carried"), Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"),

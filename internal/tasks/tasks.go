@@ -58,6 +58,9 @@ func (id JobID) Validate() error {
 			return fmt.Errorf("job id %q: use letters, digits, dot, dash and underscore, and begin with a letter or digit", string(id))
 		}
 	}
+	if id[len(id)-1] == '.' {
+		return fmt.Errorf("job id %q ends with a dot: not every file system keeps such a name", string(id))
+	}
 	return nil
 }
 

@@ -225,7 +225,7 @@ func TestBodiesLiveUnderTheirOwnKeys(t *testing.T) {
 		if err := l.DropBody(ctx, "bodies", "key"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Body(ctx, "bodies", "key"); !errors.Is(err, redis.Nil) {
+		if _, err := l.Body(ctx, "bodies", "key"); !errors.Is(err, ledger.ErrNoBody) {
 			t.Errorf("after it was dropped: %v", err)
 		}
 	})

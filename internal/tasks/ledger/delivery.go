@@ -147,6 +147,9 @@ type Finishing struct {
 	Counters []Counter
 	Children []Child
 	Archive  *Note // not nil: its task is being archived, and may be replayed
+	// Request and Generation are those of an account of one request: only such a batch is ever opened again.
+	Request    tasks.RequestID
+	Generation int
 }
 
 // Finish takes the batch out of the open set, counts, and puts its children into the open set and the outbox.
@@ -162,7 +165,7 @@ func (l *Ledger) Finish(ctx context.Context, f Finishing) (first, ended bool, er
 		}
 		note = string(data)
 	}
-	args := []any{string(f.Batch), string(f.Job), note, f.Recorded, len(f.Counters)}
+	args := []any{string(f.Batch), string(f.Job), note, f.Recorded, string(f.Request), f.Generation, len(f.Counters)}
 	for _, c := range f.Counters {
 		args = append(args, c.Name, c.Add)
 	}
@@ -170,7 +173,7 @@ func (l *Ledger) Finish(ctx context.Context, f Finishing) (first, ended bool, er
 		args = append(args, string(c.ID), c.Requests, envelope(c.Due, c.Payload))
 	}
 	res, err := finishScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, k.begun, k.waits,
-		k.bases, k.archived, k.pace, liveKey}, args...).Int64Slice()
+		k.bases, k.archived, k.pace, liveKey, k.generations}, args...).Int64Slice()
 	if err != nil {
 		return false, false, fmt.Errorf("finish batch %s of job %s: %w", f.Batch, f.Job, err)
 	}
@@ -195,6 +198,7 @@ type Retake struct {
 	Outcome    string // its record's
 	Class      string
 	Bytes      int64
+	From       tasks.BatchID // whose unit holds the record
 }
 
 // Retake takes a recorded request again as a batch of one, and puts that into the outbox. It reports false when that
@@ -203,6 +207,6 @@ func (l *Ledger) Retake(ctx context.Context, job tasks.JobID, r Retake) (tasks.B
 	k := keysOf(job)
 	id := tasks.RetakenBatchID(job, r.Request, r.Generation)
 	n, err := retakeScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.generations, k.outbox, k.outboxTimes, liveKey},
-		string(id), string(job), string(r.Request), r.Generation, r.Payload, r.Outcome, r.Class, r.Bytes).Int()
+		string(id), string(job), string(r.Request), r.Generation, r.Payload, r.Outcome, r.Class, r.Bytes, string(r.From)).Int()
 	return id, n == 1, wrap(err, "take request %s of job %s again", r.Request, job)
 }

@@ -1,10 +1,14 @@
 -- Finish a batch from its committed account. Only the call that takes the batch out of the open set counts.
 --
--- KEYS 1 stats, 2 open, 3 outbox, 4 outbox times, 5 begun, 6 waits, 7 bases, 8 archived, 9 pace, 10 live jobs
+-- KEYS 1 stats, 2 open, 3 outbox, 4 outbox times, 5 begun, 6 waits, 7 bases, 8 archived, 9 pace, 10 live jobs,
+--      11 generations
 -- ARGV 1 batch, 2 job, 3 note for the archive ('' = the task ends), 4 requests recorded,
---      5 number of counters, that many pairs (name, increment),
+--      5 request id and 6 generation of the account when it is of one request, else '' twice,
+--      7 number of counters, that many pairs (name, increment),
 --      then for each child: id, number of requests, envelope ('DUE|payload')
 -- Returns {1 if this call finished the batch else 0, 1 if the job ended with it else 0}
+-- A batch that was opened again for a replay is not finished by who slept over that with an earlier account.
+if ARGV[5] ~= '' and (redis.call('HGET', KEYS[11], ARGV[5]) or '0') ~= ARGV[6] then return { 0, 0 } end
 local n = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return { 0, 0 } end
 redis.call('HDEL', KEYS[5], ARGV[1])
@@ -15,8 +19,8 @@ redis.call('ZREM', KEYS[4], ARGV[1])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[8], ARGV[1], ARGV[3]) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local at = 6
-for _ = 1, tonumber(ARGV[5]) do
+local at = 8
+for _ = 1, tonumber(ARGV[7]) do
   redis.call('HINCRBY', KEYS[1], ARGV[at], ARGV[at + 1])
   at = at + 2
 end

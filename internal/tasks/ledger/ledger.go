@@ -22,6 +22,9 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 )
 
+// ErrNoBody says that a request body which lived under its own key is gone.
+var ErrNoBody = errors.New("its body is no longer in Redis")
+
 // ErrUnknownJob says that this Redis has no such job.
 var ErrUnknownJob = errors.New("no such job")
 
@@ -178,6 +181,9 @@ func (l *Ledger) LiveJobs(ctx context.Context) ([]tasks.JobID, error) {
 // Body returns a request body that lives under its own key.
 func (l *Ledger) Body(ctx context.Context, job tasks.JobID, key string) ([]byte, error) {
 	b, err := l.rdb.Get(ctx, keysOf(job).body(key)).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("body %s of job %s: %w", key, job, ErrNoBody)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read body %s of job %s: %w", key, job, err)
 	}

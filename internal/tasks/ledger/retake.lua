@@ -2,8 +2,9 @@
 --
 -- KEYS 1 stats, 2 open, 3 generations, 4 outbox, 5 outbox times, 6 live jobs
 -- ARGV 1 batch, 2 job, 3 request id, 4 generation to take it in, 5 payload,
---      6 outcome it had, 7 error class it had, 8 bytes it had
--- Returns 1 when it was taken, 0 when that generation was begun before.
+--      6 outcome it had, 7 error class it had, 8 bytes it had, 9 the batch whose unit holds its record
+-- Returns 1 when it was taken, 0 when that generation was begun before, or the record's batch is not finished yet.
+if redis.call('HEXISTS', KEYS[2], ARGV[9]) == 1 then return 0 end
 if tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0') >= tonumber(ARGV[4]) then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

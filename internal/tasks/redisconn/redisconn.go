@@ -2,7 +2,7 @@
 // with the same limits, names its errors alike, and is guarded against the same faults of the queue underneath.
 //
 // It promises that no error or log line of its own shows a password, that every wait of a client has a limit, and
-// that a Redis which went away is neither hammered nor answered with lost work (see hook.go). It does not connect:
+// that a Redis which went away is neither hammered nor answered with lost work (see guard.go). It does not connect:
 // a client that was opened has not spoken to anybody yet; Ping and Check do.
 package redisconn
 

@@ -43,7 +43,7 @@ func (d *delivery) newAccount() *store.Account {
 }
 
 // account says what became of every request: recorded here, leaving as a batch of one, or handed back.
-func (v *visitRun) account() (*store.Account, error) {
+func (v *visitRun) account(ctx context.Context) (*store.Account, error) {
 	a := v.newAccount()
 	var back []tasks.Request
 	for i := range v.results {
@@ -52,7 +52,7 @@ func (v *visitRun) account() (*store.Account, error) {
 			back = append(back, *request)
 			continue
 		}
-		entry, child, err := v.entry(r, request)
+		entry, child, err := v.entry(ctx, r, request)
 		if err != nil {
 			return nil, err
 		}
@@ -83,10 +83,10 @@ func (v *visitRun) handBack(a *store.Account, back []tasks.Request) error {
 	return nil
 }
 
-func (v *visitRun) entry(r *result, request *tasks.Request) (store.Entry, *store.Child, error) {
+func (v *visitRun) entry(ctx context.Context, r *result, request *tasks.Request) (store.Entry, *store.Child, error) {
 	id, _, _ := request.Identity(v.batch.Job, &v.spec)
 	if r.record != nil {
-		entry, err := recorded(r.record, request)
+		entry, err := v.recorded(ctx, r.record, request)
 		return entry, nil, err
 	}
 	if r.hop != nil {
@@ -103,14 +103,24 @@ func (v *visitRun) entry(r *result, request *tasks.Request) (store.Entry, *store
 	return store.Entry{ID: string(id), Fate: store.ToRetry, Attempts: p.attempts, Error: r.err}, child, err
 }
 
-// recorded is the entry of a recorded request. One that is not ok keeps the request, to be taken again from here.
-func recorded(r *store.Record, request *tasks.Request) (store.Entry, error) {
+// recorded is the entry of a recorded request. One that is not ok keeps the request, to be taken again from here, with
+// its body: the store outlives Redis.
+func (d *delivery) recorded(ctx context.Context, r *store.Record, request *tasks.Request) (store.Entry, error) {
 	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: r.Bytes, Attempts: r.Attempts}
 	if r.Error == nil {
 		return entry, nil
 	}
 	entry.Class, entry.Error = r.Error.Class, r.Error.Message
-	data, err := json.Marshal(request)
+	kept := *request
+	if kept.BodyKey != "" {
+		body, err := d.ledger.Body(ctx, d.batch.Job, kept.BodyKey)
+		if err == nil {
+			kept.Body, kept.BodyKey = body, ""
+		} else {
+			d.log.Warn().Err(err).Msg("request kept without its body")
+		}
+	}
+	data, err := json.Marshal(kept)
 	entry.Request = data
 	return entry, err
 }
@@ -143,7 +153,7 @@ func (d *delivery) poisoned(ctx context.Context) error {
 		if err := unit.Add(records[0]); err != nil {
 			return d.storeTrouble(ctx, errors.Join(err, unit.Discard()))
 		}
-		entry, err := recorded(records[0], &d.batch.Requests[0])
+		entry, err := d.recorded(ctx, records[0], &d.batch.Requests[0])
 		if err != nil {
 			return errors.Join(err, unit.Discard())
 		}
@@ -305,6 +315,9 @@ func (d *delivery) finishing(a *store.Account) (f ledger.Finishing, text string)
 	}
 	for _, c := range a.Children {
 		f.Children = append(f.Children, ledger.Child{ID: tasks.BatchID(c.ID), Requests: c.Requests, Due: c.Due, Payload: c.Payload})
+	}
+	if len(a.Entries) == 1 {
+		f.Request, f.Generation = tasks.RequestID(a.Entries[0].ID), a.Generation
 	}
 	if len(a.Entries) != 1 || f.Recorded != 1 || a.Entries[0].Outcome == store.OK {
 		return f, ""

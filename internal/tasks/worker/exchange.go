@@ -16,6 +16,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
 
 // hop is a request that a redirect sends to another host.
@@ -41,7 +42,10 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 	a.id, a.url, a.method = a.request.Identity(v.batch.Job, &v.spec)
 	a.hops = slices.Clone(a.request.Redirects)
 	next, err := a.first(ctx)
-	if err != nil { // the request's body could not be read from Redis
+	if errors.Is(err, ledger.ErrNoBody) {
+		return a.end(nil, happening{class: classBodyLost, message: err.Error()}, store.BodyRef{})
+	}
+	if err != nil { // Redis is away
 		return result{begun: true, verdict: verdict{step: stepBack}}
 	}
 	for {

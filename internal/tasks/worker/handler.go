@@ -69,6 +69,11 @@ func (h *handler) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	retried, _ := asynq.GetRetryCount(ctx)
 	queue, _ := asynq.GetQueueName(ctx)
 	batch, err := tasks.ParseBatch(tasks.BatchID(id), task.Payload())
+	var newer *tasks.NewerBatchError
+	if errors.As(err, &newer) { // a newer worker of a mixed fleet takes it
+		h.log.Error().Err(err).Msg("payload refused")
+		return deferBatch(30*time.Second, "%v", err)
+	}
 	if err != nil {
 		h.log.Error().Err(err).Msg("payload refused")
 		return &archiveError{text: err.Error()}
@@ -309,7 +314,9 @@ func (d *delivery) insist(ctx context.Context, step func(context.Context) error)
 
 // storeTrouble gives the batch back and tells the worker that its store is in trouble.
 func (d *delivery) storeTrouble(ctx context.Context, err error) error {
-	d.trouble(err)
+	if !errors.Is(err, store.ErrRecord) { // a name that is refused says nothing of the store
+		d.trouble(err)
+	}
 	return d.giveBack(ctx, deferBatch(5*time.Second, "store: %v", err))
 }
 

@@ -99,7 +99,7 @@ func (w *Worker) sweepDead(ctx context.Context) {
 		}
 		for queue := range w.opts.Queues {
 			now, err := w.opts.Redis.Time(ctx).Result()
-			if err != nil {
+			if err != nil || w.health.steady() < reconnectHold { // the answer may have taken an outage to come
 				return
 			}
 			ids, err := asynqkeys.Recover(ctx, w.opts.Redis, queue, now, asynqkeys.DeadLease, deadLimit)

@@ -15,6 +15,7 @@ const (
 	classCrashed         = "crashed"          // its worker died each time it was tried
 	classHostUnavailable = "host_unavailable" // it met nothing but waits for longer than the job's patience
 	classStore           = "store"            // the store refused its record
+	classBodyLost        = "body_lost"        // the body to send is no longer in Redis
 )
 
 const (

@@ -143,7 +143,7 @@ func (v *visitRun) conclude(ctx context.Context) error {
 			return v.storeTrouble(ctx, err)
 		}
 	}
-	account, err := v.account()
+	account, err := v.account(ctx)
 	if err != nil {
 		v.drop()
 		return err

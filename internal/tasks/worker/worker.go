@@ -269,8 +269,14 @@ func (h *health) reachable(now time.Time) {
 	}
 }
 
-// steady is how long Redis has answered without a gap.
-func (h *health) steady() time.Duration { return time.Since(time.Unix(0, h.since.Load())) }
+// steady is how long Redis has answered without a gap. A silent Redis is not steady, whatever was before.
+func (h *health) steady() time.Duration {
+	now := time.Now()
+	if now.Sub(time.Unix(0, h.contact.Load())) > 3*redisInterval+time.Second {
+		return 0
+	}
+	return now.Sub(time.Unix(0, h.since.Load()))
+}
 
 func (h *health) linkDown() bool { return time.Since(time.Unix(0, h.contact.Load())) > linkTimeout }
 
