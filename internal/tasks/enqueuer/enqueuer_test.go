@@ -269,7 +269,7 @@ func TestLargeBodiesLiveUnderTheirOwnKeys(t *testing.T) {
 	if got := b.enqueue(lines...); got.Accepted != 0 || got.Duplicates != 2 {
 		t.Errorf("second run: %+v", got)
 	}
-	if _, err := b.ledger.Body(ctx, job, string(id)); !errors.Is(err, redis.Nil) {
+	if _, err := b.ledger.Body(ctx, job, string(id)); !errors.Is(err, ledger.ErrNoBody) {
 		t.Errorf("the body is back: %v", err)
 	}
 }
