@@ -54,7 +54,7 @@ func (*runCommand) Help() string {
 "timeout"}. Blank lines and lines that begin with # are ignored. Files may be gzip or zstd.
 
 DIR/results.jsonl has one record for each request, also after Ctrl-C. The same command again fetches what is missing;
-without a FILE it goes on with the job in --out.
+without a FILE it goes on with the job in --out, which is enough unless its list was cut short.
 ` + exitHelp
 }
 
