@@ -119,11 +119,10 @@ func (b *body) finish() (store.BodyRef, error) {
 	if b.size == 0 || b.u.has(ref.Body) {
 		return ref, nil
 	}
-	aside := asideBody{body: ref.Body, tmp: b.u.bodyTmp(b.n)}
-	if err := b.u.s.writeBody(&aside, b.u.jobTmp(), b.buf); err != nil {
-		return ref, bodyTrouble("write body", aside.tmp, err)
+	if err := b.u.putBody(ref.Body, b.n, b.buf); err != nil {
+		return ref, err
 	}
-	return ref, b.book(aside)
+	return ref, b.u.put(ref.Body)
 }
 
 func (b *body) finishLarge() (store.BodyRef, error) {
@@ -137,7 +136,7 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 		_ = removeTmp(b.path)
 		return ref, trouble("write body", b.path, err)
 	}
-	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, fd: -1, size: b.size})
+	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, size: b.size})
 }
 
 // ref says how a record refers to this body. A body without bytes has a digest but no file.
@@ -155,7 +154,7 @@ func (b *body) book(aside asideBody) error {
 	if kept {
 		return nil
 	}
-	if derr := b.u.s.drop(aside); err == nil {
+	if derr := removeTmp(aside.tmp); err == nil {
 		err = derr
 	}
 	if err != nil {

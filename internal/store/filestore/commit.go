@@ -12,10 +12,10 @@ import (
 
 // Commit makes the unit visible. The recipe:
 //
-//  1. Write aside, under tmp: the bodies (done by now), then the account, then the records. The account must be there
-//     before the records are: see Sweep.
+//  1. Write aside, under tmp: the large bodies (done by now), then the account, then the records. The account must be
+//     there before the records are: see Sweep. Small bodies are in place by now: see putBody.
 //  2. Make all of it durable, together with whoever commits at the same time.
-//  3. Link or rename the bodies into place. They are named by their digest: one that is there already has the same bytes.
+//  3. Rename the large bodies into place. They are named by their digest: one that is there already has the same bytes.
 //  4. link(2) the account to accounts/UNIT.json. It fails if the name is taken, so the first one wins, and it is the
 //     one step before which the unit does not exist and after which it does: THE commit point.
 //  5. Rename the records to records/UNIT.jsonl. The account names the file that holds them, so if this process dies
@@ -149,9 +149,6 @@ func (u *unit) placeBodies() error {
 		if err := u.s.place(b, to); err != nil {
 			return bodyTrouble("put body in place", to, err)
 		}
-		if byPath {
-			u.notePlaced(filepath.Dir(to))
-		}
 		u.aside = u.aside[1:]
 	}
 	return nil
@@ -186,6 +183,9 @@ func (u *unit) writtenPaths(stored *storedAccount) []string {
 	for _, b := range u.aside {
 		paths = append(paths, b.tmp)
 	}
+	for body := range u.have { // those that are still aside are not found there, and passed over
+		paths = append(paths, u.s.bodyPath(u.job, body))
+	}
 	return paths
 }
 
@@ -198,15 +198,8 @@ func (u *unit) placedPaths() []string {
 	for _, f := range []string{accountsFolder, recordsFolder, bodiesFolder} {
 		paths = append(paths, u.s.jobPath(u.job, f))
 	}
-	for f := range u.placed {
-		paths = append(paths, f)
+	for body := range u.have {
+		paths = append(paths, filepath.Dir(u.s.bodyPath(u.job, body)))
 	}
 	return paths
-}
-
-func (u *unit) notePlaced(folder string) {
-	if u.placed == nil {
-		u.placed = make(map[string]bool)
-	}
-	u.placed[folder] = true
 }

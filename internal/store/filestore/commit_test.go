@@ -211,11 +211,10 @@ func TestARemovedJobFolderComesBack(t *testing.T) {
 }
 
 func TestATornBodyIsReplaced(t *testing.T) {
-	for claim, limit := range map[string]int64{"by a nameless file": namelessLimit(), "by a named file": 0} {
+	for claim, named := range map[string]bool{"by a nameless file": !hasProc(), "by a named file": true} {
 		t.Run(claim, func(t *testing.T) {
 			s := openTest(t, t.TempDir(), Options{})
-			s.maxNameless.Store(limit)
-			u, account := crashUnitBegun(t, s, 4)
+			s.named.Store(named)
 			_, records, _ := crashUnit(4)
 			for _, r := range records {
 				path := s.bodyPath(crashJob, r.Body)
@@ -226,33 +225,13 @@ func TestATornBodyIsReplaced(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			u, account := crashUnitBegun(t, s, 4)
 			if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
 				t.Fatalf("Commit: won %v, %v", won, err)
 			}
 			wantUnitsWhole(t, s)
 			wantNothingTorn(t, s.Dir())
 		})
-	}
-}
-
-func TestNamelessFilesAreLetGo(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
-	for i := range 3 {
-		u, account := crashUnitBegun(t, s, i)
-		if _, _, err := u.Commit(t.Context(), account); err != nil {
-			t.Fatal(err)
-		}
-		u, account = crashUnitBegun(t, s, i)
-		if _, won, err := u.Commit(t.Context(), account); err != nil || won {
-			t.Fatalf("a second Commit: won %v, %v", won, err)
-		}
-		u, _ = crashUnitBegun(t, s, i+3)
-		if err := u.Discard(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := s.nameless.Load(); n != 0 {
-		t.Errorf("%d nameless files are said to be open after all units have ended", n)
 	}
 }
 

@@ -6,7 +6,7 @@
 //	DIR/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //
-// On Linux small bodies that wait for their commit have no name at all (O_TMPFILE).
+// On Linux a small body has no name at all before it is whole (O_TMPFILE).
 //
 // It promises that under accounts, records and bodies no torn file is ever seen, that the first committed unit of a
 // name wins, and, unless Sync is "off", that a unit whose Commit returned without error survives a loss of power.
@@ -14,7 +14,7 @@
 // for all of them (local ones, NFS). What a crash leaves under tmp is finished by the next reader or removed by Sweep.
 //
 // It does not promise that every file under bodies belongs to a record: a unit that lost the race for its name, or
-// that died just before its commit, leaves whole bodies behind.
+// that was discarded or died before its commit, leaves whole bodies behind.
 package filestore
 
 import (
@@ -58,8 +58,7 @@ type Store struct {
 	live     map[string]bool // stems of the units that have not ended
 	identity string          // once known
 
-	nameless    atomic.Int64 // nameless files open now
-	maxNameless atomic.Int64
+	named atomic.Bool // whether bodies are written to tmp first, because there are no nameless files here
 
 	commits sync.WaitGroup
 	step    func(name string) // called between the steps of a commit; set by tests only
@@ -85,7 +84,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: abs, run: runName(o.Worker), handle: handle, live: make(map[string]bool)}
-	s.maxNameless.Store(namelessLimit())
+	s.named.Store(!hasProc())
 	if o.Sync != SyncOff {
 		s.sync = newSyncer(handle)
 	}

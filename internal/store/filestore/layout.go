@@ -49,6 +49,9 @@ func (s *Store) bodyPath(job, body string) string {
 	return s.dir + sep + job + sep + filepath.FromSlash(body)
 }
 
+// folderOf is filepath.Dir of a path that was built here, without its copies.
+func folderOf(path string) string { return path[:strings.LastIndexByte(path, filepath.Separator)] }
+
 func checkNames(job, unit string) error {
 	if err := store.CheckName("job", job); err != nil {
 		return err

@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 				reopen := func() store.Store {
 					s := openTest(t, dir, Options{Sync: tt.sync, Worker: "w1"})
 					if tt.named {
-						s.maxNameless.Store(0)
+						s.named.Store(true)
 					}
 					return s
 				}

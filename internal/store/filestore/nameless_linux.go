@@ -7,28 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeNameless writes data to a new file without a name, which the kernel drops if nobody links it. The file lies on
-// the file system of folder, which must exist.
-func writeNameless(folder string, data []byte) (fd int, err error) {
-	fd, err = retry(func() (int, error) {
-		return unix.Open(folder, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+// putNameless writes data to a new file without a name, which the kernel drops if nobody links it, and then links it.
+// The folder must exist and the name be free.
+func putNameless(to string, data []byte) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(folderOf(to), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	})
 	if err != nil {
-		return -1, err
+		return err
 	}
-	if err := writeAll(fd, data); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
+	err = writeAll(fd, data)
+	if err == nil {
+		err = linkNameless(fd, to)
 	}
-	return fd, nil
+	// After EINTR the descriptor is gone and nothing is lost; any other error is the file's (quotas).
+	if cerr := unix.Close(fd); err == nil && !errors.Is(cerr, unix.EINTR) {
+		err = cerr
+	}
+	return err
 }
 
-// linkNameless gives the file a name, which must be free.
+// linkNameless gives a file a name, which must be free. Kernels before 6.10 want a capability for the direct way and
+// answer ENOENT without it, as they do when the folder is missing; the way through /proc is open to all.
 func linkNameless(fd int, to string) error {
+	err := unix.Linkat(fd, "", unix.AT_FDCWD, to, unix.AT_EMPTY_PATH)
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
 	return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 }
-
-func closeNameless(fd int) error { return unix.Close(fd) }
 
 // isNoNameless says that the file system has no nameless files (NFS, older overlayfs), or that a name cannot be given
 // because /proc is not mounted.
@@ -36,12 +43,5 @@ func isNoNameless(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL)
 }
 
-// namelessLimit is how many files a store may hold open for bodies that wait for their commit: a quarter of what the
-// process may open, because connections need the rest.
-func namelessLimit() int64 {
-	var limit unix.Rlimit
-	if unix.Access("/proc/self/fd", unix.X_OK) != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return 0
-	}
-	return int64(min(limit.Cur/4, 1<<14))
-}
+// hasProc says whether a nameless file can be given a name here.
+func hasProc() bool { return unix.Access("/proc/self/fd", unix.X_OK) == nil }

@@ -5,18 +5,19 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
 func TestSweepTakesOnlyWhatIsOldAndDead(t *testing.T) {
 	dir := t.TempDir()
 	mine, dead := openTest(t, dir, Options{Worker: "mine"}), openTest(t, dir, Options{Worker: "a.b/c~d"})
-	mine.maxNameless.Store(0) // so that there are files to spare
-	dead.maxNameless.Store(3)
 	alive, account := crashUnitBegun(t, mine, 4)
-	crashUnitBegun(t, dead, 5)
 	abandoned, _ := crashUnitBegun(t, dead, 9)
-	if err := abandoned.(*unit).spillRecords(); err != nil {
-		t.Fatal(err)
+	for _, u := range []store.Unit{alive, abandoned} {
+		if err := u.(*unit).spillRecords(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	probe := filepath.Join(dir, probePrefix+"x")
 	if err := os.WriteFile(probe, nil, 0o644); err != nil {
@@ -31,8 +32,8 @@ func TestSweepTakesOnlyWhatIsOldAndDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := len(tmpFiles(t, mine, crashJob))
-	if left != 5 || n != before-left+1 {
-		t.Errorf("Sweep removed %d and left %d of %d, want the 5 bodies of the live unit left", n, left, before)
+	if left != 2 || before != 4 || n != before-left+1 {
+		t.Errorf("Sweep removed %d and left %d of %d, want the large body and the records of the live unit left", n, left, before)
 	}
 	if _, err := os.Stat(probe); err == nil {
 		t.Error("an old probe is still there")

@@ -31,13 +31,12 @@ type unit struct {
 	mu      sync.Mutex
 	ended   bool
 	tmps    int             // bodies written aside so far
-	aside   []asideBody     // bodies waiting to be put in place
+	aside   []asideBody     // large bodies waiting to be put in place
 	have    map[string]bool // the names of aside and of those in place
 	records []byte          // lines not yet spilled
 	count   int             // records added
 	spill   string          // where earlier lines are, if they grew beyond spillAt
 	commits int             // commits tried
-	placed  map[string]bool // folders that bodies were put into; only where byPath
 }
 
 // Body starts a body.
@@ -121,6 +120,25 @@ func appendFile(s *Store, folder, path string, data []byte, create bool) error {
 	return err
 }
 
+// put books a body that is in place.
+func (u *unit) put(name string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return errEnded
+	}
+	u.hold(name)
+	return nil
+}
+
+// hold notes a body. The caller holds u.mu.
+func (u *unit) hold(name string) {
+	if u.have == nil {
+		u.have = make(map[string]bool, 32) // as many as most batches have
+	}
+	u.have[name] = true
+}
+
 // take books a body that was written aside. Books are kept by name: the same bytes are stored once in a unit.
 func (u *unit) take(b asideBody) (kept bool, err error) {
 	u.mu.Lock()
@@ -131,10 +149,7 @@ func (u *unit) take(b asideBody) (kept bool, err error) {
 	if u.have[b.body] {
 		return false, nil
 	}
-	if u.have == nil {
-		u.have = make(map[string]bool)
-	}
-	u.have[b.body] = true
+	u.hold(b.body)
 	u.aside = append(u.aside, b)
 	return true, nil
 }
@@ -161,7 +176,7 @@ func (u *unit) drop() error {
 	u.ended = true
 	var failed error
 	for _, b := range u.aside {
-		failed = errors.Join(failed, u.s.drop(b))
+		failed = errors.Join(failed, removeTmp(b.tmp))
 	}
 	if u.spill != "" {
 		failed = errors.Join(failed, removeTmp(u.spill))

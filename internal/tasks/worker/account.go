@@ -84,11 +84,11 @@ func (v *visitRun) handBack(a *store.Account, back []tasks.Request) error {
 }
 
 func (v *visitRun) entry(ctx context.Context, r *result, request *tasks.Request) (store.Entry, *store.Child, error) {
-	id, _, _ := request.Identity(v.batch.Job, &v.spec)
 	if r.record != nil {
 		entry, err := v.recorded(ctx, r.record, request)
 		return entry, nil, err
 	}
+	id, _, _ := request.Identity(v.batch.Job, &v.spec)
 	if r.hop != nil {
 		next := tasks.Batch{Job: v.batch.Job, Host: r.hop.host, Requests: []tasks.Request{r.hop.request},
 			Attempts: v.past.attempts, Generation: v.generation}

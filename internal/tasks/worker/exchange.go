@@ -200,8 +200,9 @@ func (a *attempt) keepBody(ctx context.Context, resp *fetch.Response) (store.Bod
 // end asks the outcome table what follows, and writes the record if the happening is final.
 func (a *attempt) end(resp *fetch.Response, h happening, ref store.BodyRef) result {
 	v := a.decide(h)
-	out := result{begun: true, verdict: v, err: h.text()}
+	out := result{begun: true, verdict: v}
 	if v.step != stepRecord {
+		out.err = h.text()
 		return out
 	}
 	r := &store.Record{

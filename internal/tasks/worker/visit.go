@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
@@ -82,17 +81,17 @@ func (v *visitRun) fetchAll(ctx context.Context) {
 	defer hold()
 	defer context.AfterFunc(v.stopping, hold)()
 
-	var requests sync.WaitGroup
-	defer requests.Wait()
+	requests := newCrew(len(v.batch.Requests))
+	defer requests.wait()
 	for i := range v.batch.Requests {
-		if v.linkDown() || v.storeErr.Load() != nil {
+		if !requests.ready(start) || v.linkDown() || v.storeErr.Load() != nil {
 			return
 		}
 		release, ok := v.admit(start)
 		if !ok {
 			return
 		}
-		requests.Go(func() {
+		requests.do(func() {
 			defer release()
 			faults.Request(v.batch.Requests[i].URL)
 			v.results[i] = v.request(work, start, i)
