@@ -96,9 +96,7 @@ func (d *Dispatcher) Drain(ctx context.Context, job tasks.JobID, age time.Durati
 		return 0, err
 	}
 	total := 0
-	for {
-		const chunk = 500
-		batches, err := d.ledger.Outbox(ctx, job, age, chunk)
+	for batches, err := range d.ledger.Outbox(ctx, job, age) {
 		if err != nil {
 			return total, err
 		}
@@ -106,8 +104,6 @@ func (d *Dispatcher) Drain(ctx context.Context, job tasks.JobID, age time.Durati
 			return total, err
 		}
 		total += len(batches)
-		if len(batches) < chunk {
-			return total, nil
-		}
 	}
+	return total, nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	offersPerCall = 16 // batches accepted by one script call: round trips and script starts become noise
+	offersPerCall = 32 // batches accepted by one script call: round trips and script starts become noise
 	senders       = 8  // calls under way at once
 	// redisPatience is how long an unreachable Redis is waited for before the enqueuer gives up and says how to go on.
 	redisPatience = time.Minute

@@ -5,9 +5,6 @@ import (
 	_ "embed" // the scripts
 	"fmt"
 	"math/bits"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -44,7 +41,7 @@ func (l *Ledger) Accept(ctx context.Context, job tasks.JobID, offers []Offer) ([
 	k := keysOf(job)
 	for {
 		sets := l.sets(job)
-		res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, liveKey},
+		res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, liveKey},
 			acceptArgs(job, sets, offers)...).Slice()
 		if err != nil {
 			return nil, fmt.Errorf("accept %d batches into job %s: %w", len(offers), job, err)
@@ -107,81 +104,6 @@ func answers(results []any) []Answer {
 		}
 	}
 	return out
-}
-
-// Envelope is a batch that waits in the outbox.
-type Envelope struct {
-	Batch   tasks.BatchID
-	Due     time.Time // zero = at once
-	Payload []byte
-}
-
-// Sent clears batches from the outbox: asynq has them.
-func (l *Ledger) Sent(ctx context.Context, job tasks.JobID, ids ...tasks.BatchID) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	k := keysOf(job)
-	fields, members := make([]string, len(ids)), make([]any, len(ids))
-	for i, id := range ids {
-		fields[i], members[i] = string(id), string(id)
-	}
-	pipe := l.rdb.TxPipeline() // a time without its envelope would stay at the head of the outbox for ever
-	pipe.HDel(ctx, k.outbox, fields...)
-	pipe.ZRem(ctx, k.outboxTimes, members...)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("clear %d batches from the outbox of job %s: %w", len(ids), job, err)
-	}
-	return nil
-}
-
-// Outbox returns up to limit batches that have been in the outbox for at least age, oldest first.
-func (l *Ledger) Outbox(ctx context.Context, job tasks.JobID, age time.Duration, limit int) ([]Envelope, error) {
-	k := keysOf(job)
-	now, err := l.rdb.Time(ctx).Result()
-	if err != nil {
-		return nil, fmt.Errorf("read the time of Redis: %w", err)
-	}
-	ids, err := l.rdb.ZRangeByScore(ctx, k.outboxTimes, &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(now.Add(-age).UnixMilli(), 10), Count: int64(limit),
-	}).Result()
-	if err != nil || len(ids) == 0 {
-		return nil, wrap(err, "list the outbox of job %s", job)
-	}
-	values, err := l.rdb.HMGet(ctx, k.outbox, ids...).Result()
-	if err != nil {
-		return nil, fmt.Errorf("read the outbox of job %s: %w", job, err)
-	}
-	var out []Envelope
-	for i, id := range ids {
-		value, ok := values[i].(string)
-		if !ok {
-			continue // sent meanwhile
-		}
-		e, err := parseEnvelope(tasks.BatchID(id), value)
-		if err != nil {
-			return out, fmt.Errorf("outbox of job %s: %w", job, err)
-		}
-		out = append(out, e)
-	}
-	return out, nil
-}
-
-func envelope(due int64, payload []byte) string {
-	return strconv.FormatInt(due, 10) + "|" + string(payload)
-}
-
-func parseEnvelope(id tasks.BatchID, value string) (Envelope, error) {
-	due, payload, ok := strings.Cut(value, "|")
-	ms, err := strconv.ParseInt(due, 10, 64)
-	if !ok || err != nil {
-		return Envelope{}, fmt.Errorf("batch %s: not an envelope", id)
-	}
-	e := Envelope{Batch: id, Payload: []byte(payload)}
-	if ms > 0 {
-		e.Due = time.UnixMilli(ms)
-	}
-	return e, nil
 }
 
 func wrap(err error, format string, args ...any) error {

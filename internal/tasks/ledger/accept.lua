@@ -1,7 +1,7 @@
 -- Accept batches: request hashes into the seen-set, each batch into the open set, its payload into the outbox.
 -- A batch of which any hash is taken is refused whole: its taken indexes are returned and nothing of it is kept.
 --
--- KEYS 1 stats, 2 open, 3 outbox, 4 outbox times, 5 live jobs
+-- KEYS 1 stats, 2 open, 3 outbox, 4 live jobs
 -- ARGV 1 prefix of the seen sets, 2 requests per seen set at which one is split, 3 number of seen sets,
 --      4 job,
 --      then for each batch: id, payload, number of requests, and for each of those its set and its hash (decimal,
@@ -18,7 +18,7 @@ local call = redis.call
 local sets = tonumber(call('HGET', KEYS[1], 'seen_sets') or '16')
 if tonumber(ARGV[3]) ~= sets then return { sets } end
 local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local since = '0|' .. time[1] * 1000 + math.floor(time[2] / 1000) .. '|'
 local prefix, load = ARGV[1], tonumber(ARGV[2])
 local accepted = tonumber(call('HGET', KEYS[1], 'accepted') or '0')
 local before = accepted
@@ -44,8 +44,7 @@ while at <= #ARGV do
       for _, i in ipairs(added) do call('SREM', prefix .. ARGV[i], ARGV[i + 1]) end
     else
       call('HSET', KEYS[2], id, n)
-      call('HSET', KEYS[3], id, '0|' .. payload)
-      call('ZADD', KEYS[4], now, id)
+      call('HSET', KEYS[3], id, since .. payload)
       accepted = accepted + n
     end
   end
@@ -70,5 +69,5 @@ end
 call('HINCRBY', KEYS[1], 'open', accepted - before)
 call('HSET', KEYS[1], 'accepted', accepted, 'seen_sets', sets)
 -- Where another producer sealed the job and it ended, it lives again: else nobody would sweep its outbox.
-if call('HDEL', KEYS[1], 'ended') == 1 then call('SADD', KEYS[5], ARGV[4]) end
+if call('HDEL', KEYS[1], 'ended') == 1 then call('SADD', KEYS[4], ARGV[4]) end
 return { sets, results }

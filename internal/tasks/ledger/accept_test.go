@@ -105,36 +105,90 @@ func TestConcurrentProducersAcceptEachRequestOnce(t *testing.T) {
 	})
 }
 
-func TestOutboxGivesOutWhatIsOldEnoughOldestFirst(t *testing.T) {
+func TestOutboxGivesOutWhatIsOldEnoughUntilItIsSent(t *testing.T) {
 	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		l := newJob(t, rdb, "outbox")
 		first, second := offer("outbox", 1), offer("outbox", 2)
 		accept(t, l, "outbox", first)
+		const age = 50 * time.Millisecond
 		at := redisTime(t, rdb)
-		for !redisTime(t, rdb).After(at.Add(2 * time.Millisecond)) { // into another millisecond
+		for !redisTime(t, rdb).After(at.Add(age)) { // the first is old then
 		}
 		accept(t, l, "outbox", second)
-		if got, err := l.Outbox(ctx, "outbox", time.Hour, 10); err != nil || len(got) != 0 {
-			t.Errorf("an hour old: %v, %v", got, err)
+		if got := outbox(t, l, "outbox", time.Hour); len(got) != 0 {
+			t.Errorf("an hour old: %v", got)
 		}
-		got, err := l.Outbox(ctx, "outbox", 0, 10)
-		want := []ledger.Envelope{{Batch: first.ID, Payload: first.Payload}, {Batch: second.ID, Payload: second.Payload}}
-		if diff := cmp.Diff(want, got); err != nil || diff != "" {
-			t.Errorf("%v %s", err, diff)
+		old := outbox(t, l, "outbox", age)
+		if diff := cmp.Diff([]byte("[1]"), old[first.ID].Payload); diff != "" {
+			t.Error(diff)
 		}
-		if got, err := l.Outbox(ctx, "outbox", 0, 1); err != nil || len(got) != 1 || got[0].Batch != first.ID {
-			t.Errorf("one of them: %v, %v", got, err)
+		if _, young := old[second.ID]; young && !redisTime(t, rdb).After(at.Add(2*age)) {
+			t.Errorf("given out before its time: %v", old)
+		}
+		want := map[tasks.BatchID]ledger.Envelope{first.ID: {Batch: first.ID, Payload: first.Payload},
+			second.ID: {Batch: second.ID, Payload: second.Payload}}
+		if diff := cmp.Diff(want, outbox(t, l, "outbox", 0)); diff != "" {
+			t.Error(diff)
 		}
 		if err := l.Sent(ctx, "outbox", first.ID, "never-there"); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := l.Outbox(ctx, "outbox", 0, 10); err != nil || len(got) != 1 || got[0].Batch != second.ID {
-			t.Errorf("after the first was sent: %v, %v", got, err)
+		delete(want, first.ID)
+		if diff := cmp.Diff(want, outbox(t, l, "outbox", 0)); diff != "" {
+			t.Errorf("after the first was sent: %s", diff)
 		}
 		in, err := l.InOutbox(ctx, "outbox", []string{string(first.ID), string(second.ID)})
 		if err != nil || !slices.Equal(in, []bool{false, true}) {
 			t.Errorf("in the outbox: %v, %v", in, err)
+		}
+	})
+}
+
+// outbox collects one walk over a job's outbox.
+func outbox(t *testing.T, l *ledger.Ledger, job tasks.JobID, age time.Duration) map[tasks.BatchID]ledger.Envelope {
+	t.Helper()
+	got := map[tasks.BatchID]ledger.Envelope{}
+	for envelopes, err := range l.Outbox(t.Context(), job, age) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range envelopes {
+			got[e.Batch] = e
+		}
+	}
+	return got
+}
+
+// The walk goes on while others take batches out and put new ones in.
+func TestAWalkOverTheOutboxMeetsWhatIsThereAllAlong(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const n = 3000 // several chunks
+		l := newJob(t, rdb, "walk")
+		stays := map[tasks.BatchID]bool{}
+		for i := range n {
+			o := offer("walk", i)
+			accept(t, l, "walk", o)
+			stays[o.ID] = i%2 == 0
+		}
+		met := map[tasks.BatchID]bool{}
+		for envelopes, err := range l.Outbox(t.Context(), "walk", 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			accept(t, l, "walk", offer("walk", n+len(met)))
+			for _, e := range envelopes {
+				if met[e.Batch] = true; !stays[e.Batch] {
+					if err := l.Sent(t.Context(), "walk", e.Batch); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		for id, stay := range stays {
+			if stay && !met[id] {
+				t.Errorf("batch %s was not met", id)
+			}
 		}
 	})
 }

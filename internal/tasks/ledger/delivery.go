@@ -170,9 +170,9 @@ func (l *Ledger) Finish(ctx context.Context, f Finishing) (first, ended bool, er
 		args = append(args, c.Name, c.Add)
 	}
 	for _, c := range f.Children {
-		args = append(args, string(c.ID), c.Requests, envelope(c.Due, c.Payload))
+		args = append(args, string(c.ID), c.Requests, c.Due, c.Payload)
 	}
-	res, err := finishScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, k.begun, k.waits,
+	res, err := finishScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, k.begun, k.waits,
 		k.bases, k.archived, k.pace, liveKey, k.generations}, args...).Int64Slice()
 	if err != nil {
 		return false, false, fmt.Errorf("finish batch %s of job %s: %w", f.Batch, f.Job, err)
@@ -206,7 +206,7 @@ type Retake struct {
 func (l *Ledger) Retake(ctx context.Context, job tasks.JobID, r Retake) (tasks.BatchID, bool, error) {
 	k := keysOf(job)
 	id := tasks.RetakenBatchID(job, r.Request, r.Generation)
-	n, err := retakeScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.generations, k.outbox, k.outboxTimes, liveKey},
+	n, err := retakeScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.generations, k.outbox, liveKey},
 		string(id), string(job), string(r.Request), r.Generation, r.Payload, r.Outcome, r.Class, r.Bytes, string(r.From)).Int()
 	return id, n == 1, wrap(err, "take request %s of job %s again", r.Request, job)
 }

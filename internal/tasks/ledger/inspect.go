@@ -145,7 +145,7 @@ func (r *Restoration) Open(ctx context.Context, c Child, ids []tasks.RequestID) 
 	}
 	r.accepted += int64(len(ids))
 	r.openCount += int64(c.Requests)
-	r.open = append(r.open, string(c.ID), c.Requests, envelope(c.Due, c.Payload))
+	r.open = append(r.open, string(c.ID), c.Requests, c.Due, c.Payload)
 	return r.flush(ctx, restoreChunk)
 }
 
@@ -160,7 +160,7 @@ func (r *Restoration) flush(ctx context.Context, at int) error {
 	}
 	args = append(args, len(r.generations)/2)
 	args = append(append(args, r.generations...), r.open...)
-	err := restoreScript.Run(ctx, r.ledger.rdb, []string{k.stats, k.open, k.outbox, k.outboxTimes, k.generations}, args...).Err()
+	err := restoreScript.Run(ctx, r.ledger.rdb, []string{k.stats, k.open, k.outbox, k.generations}, args...).Err()
 	r.hashes, r.generations, r.open = r.hashes[:0], r.generations[:0], r.open[:0]
 	return wrap(err, "restore job %s", r.job)
 }

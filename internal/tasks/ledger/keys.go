@@ -14,8 +14,7 @@ type keys struct {
 	spec        string // STRING the policy, JSON
 	stats       string // HASH counters; created, sealed, ended (ms); store; seen_sets
 	open        string // HASH batch → number of requests
-	outbox      string // HASH batch → "DUE|payload", until asynq has it
-	outboxTimes string // ZSET batch → since when, ms
+	outbox      string // HASH batch → "DUE|SINCE|payload" (ms), until asynq has it
 	begun       string // HASH batch → deliveries begun and neither finished nor returned
 	waits       string // HASH batch → "WAITS SINCE ERROR": waits in a row, since when (ms), what went wrong last
 	generations string // HASH request → generation, of those taken more than once
@@ -29,7 +28,7 @@ func keysOf(job tasks.JobID) keys {
 	p := "fetchfleet:{" + string(job) + "}:"
 	return keys{
 		prefix: p, spec: p + "spec", stats: p + "stats", open: p + "open", outbox: p + "outbox",
-		outboxTimes: p + "outbox:at", begun: p + "begun", waits: p + "waits", generations: p + "generations",
+		begun: p + "begun", waits: p + "waits", generations: p + "generations",
 		archived: p + "archived", bases: p + "bases", pace: p + "pace", seen: p + "seen:",
 	}
 }
