@@ -41,13 +41,18 @@ func (l *Ledger) Accept(ctx context.Context, job tasks.JobID, offers []Offer) ([
 	k := keysOf(job)
 	for {
 		sets := l.sets(job)
+		now, err := l.clock.now(ctx, l.rdb)
+		if err != nil {
+			return nil, fmt.Errorf("read the time of Redis: %w", err)
+		}
 		res, err := acceptScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.outbox, liveKey},
-			acceptArgs(job, sets, offers)...).Slice()
+			acceptArgs(job, sets, now, offers)...).Slice()
 		if err != nil {
 			return nil, fmt.Errorf("accept %d batches into job %s: %w", len(offers), job, err)
 		}
 		l.seenSets.Store(job, res[0].(int64))
-		if len(res) == 2 {
+		if len(res) == 3 {
+			l.clock.set(res[2].(int64))
 			return answers(res[1].([]any)), nil
 		}
 	}
@@ -61,7 +66,7 @@ func (l *Ledger) sets(job tasks.JobID) int64 {
 	return seenSets
 }
 
-func acceptArgs(job tasks.JobID, sets int64, offers []Offer) []any {
+func acceptArgs(job tasks.JobID, sets, now int64, offers []Offer) []any {
 	n := 4
 	for i := range offers {
 		n += 3 + 2*len(offers[i].Hashes)
@@ -70,7 +75,7 @@ func acceptArgs(job tasks.JobID, sets int64, offers []Offer) []any {
 	args = append(args, keysOf(job).seen, seenLoad, sets, string(job))
 	for i := range offers {
 		o := &offers[i]
-		args = append(args, string(o.ID), o.Payload, len(o.Hashes))
+		args = append(args, string(o.ID), envelope(now, o.Payload), len(o.Hashes))
 		for _, h := range o.Hashes {
 			args = append(args, seenSet(h, sets), h)
 		}

@@ -40,6 +40,7 @@ const seenSets = 16
 type Ledger struct {
 	rdb      redis.UniversalClient
 	seenSets sync.Map // job → number of its seen sets as last heard of
+	clock    clock
 }
 
 // New returns the ledger kept in rdb.

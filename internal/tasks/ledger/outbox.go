@@ -93,7 +93,14 @@ func (l *Ledger) envelopes(ctx context.Context, job tasks.JobID, ids []string) (
 	return out, nil
 }
 
-// parseEnvelope reads what the scripts put into the outbox: "DUE|SINCE|payload", both in Unix milliseconds.
+// envelope is a batch that is due at once, as it stands in the outbox: "DUE|SINCE|payload", both in Unix milliseconds.
+func envelope(since int64, payload []byte) []byte {
+	b := append(make([]byte, 0, len(payload)+24), "0|"...)
+	b = append(strconv.AppendInt(b, since, 10), '|')
+	return append(b, payload...)
+}
+
+// parseEnvelope reads what envelope and the scripts put into the outbox.
 func parseEnvelope(id tasks.BatchID, value string) (Envelope, error) {
 	due, rest, _ := strings.Cut(value, "|")
 	_, payload, ok := strings.Cut(rest, "|")
