@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// TCPProxy stands between a client and a server and can be cut, healed and slowed down. All methods may be called
+// TCPProxy stands between a client and a server and can be cut, healed, slowed down and robbed of its answers. All methods may be called
 // from any goroutine.
 type TCPProxy struct {
 	target   string
 	listener net.Listener
 	delay    atomic.Int64 // nanoseconds each way
+	mute     atomic.Bool  // answers are swallowed
 	dials    atomic.Int64
 	running  sync.WaitGroup
 
@@ -62,6 +63,10 @@ func (p *TCPProxy) Heal() {
 // Delay makes bytes arrive d later, each way, from now on. 0 takes the delay away.
 func (p *TCPProxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
 
+// Mute swallows what the server answers, from now on: commands arrive and are done, and nobody hears of it. A connection
+// that lost an answer is of no use afterwards. false lets answers through again.
+func (p *TCPProxy) Mute(on bool) { p.mute.Store(on) }
+
 // Dials returns how many connections clients have attempted, those reset by a cut included.
 func (p *TCPProxy) Dials() int64 { return p.dials.Load() }
 
@@ -92,8 +97,8 @@ func (p *TCPProxy) carry(client net.Conn) {
 	}
 	defer p.forget(server)
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(server, client) })
-	both.Go(func() { p.pump(client, server) })
+	both.Go(func() { p.pump(server, client, func() bool { return false }) })
+	both.Go(func() { p.pump(client, server, p.mute.Load) })
 	both.Wait()
 }
 
@@ -103,8 +108,9 @@ type chunk struct {
 	due   time.Time
 }
 
-// pump moves bytes one way, each read as late as Delay asks, without lowering the throughput.
-func (p *TCPProxy) pump(to, from net.Conn) {
+// pump moves bytes one way, each read as late as Delay asks, without lowering the throughput. What is read while
+// swallowed says so is dropped.
+func (p *TCPProxy) pump(to, from net.Conn, swallowed func() bool) {
 	chunks := make(chan chunk, 256)
 	var writer sync.WaitGroup
 	writer.Go(func() {
@@ -119,7 +125,7 @@ func (p *TCPProxy) pump(to, from net.Conn) {
 	for {
 		buffer := make([]byte, 16<<10)
 		n, err := from.Read(buffer)
-		if n > 0 {
+		if n > 0 && !swallowed() {
 			chunks <- chunk{buffer[:n], time.Now().Add(time.Duration(p.delay.Load()))}
 		}
 		if err != nil {

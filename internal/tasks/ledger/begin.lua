@@ -1,8 +1,9 @@
--- Begin a delivery of a batch.
+-- Begin a delivery of a batch. The same delivery may begin again, because a client repeats a command whose reply was
+-- lost: it is known by its token and counted once.
 --
 -- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases
 -- ARGV 1 batch, 2 request id when the batch holds one request, else empty, 3 number of deliveries that vanished at
---      which the batch is a suspect, -1 = it never is
+--      which the batch is a suspect, 0 = it never is, 4 token of this delivery
 -- Returns {state, now in ms, ...}:
 --   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
 --    what went wrong last}
@@ -20,8 +21,13 @@ if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
   if noted then return { 'archived', now, noted } end
   return { 'closed', now }
 end
-if (redis.call('HGET', KEYS[3], ARGV[1]) or '0') == ARGV[3] then return { 'suspect', now } end
-local begun = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
+local begun, last = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '0', '^(%d+) ?(.*)$')
+begun = tonumber(begun)
+if last ~= ARGV[4] then
+  if begun > 0 and begun == tonumber(ARGV[3]) then return { 'suspect', now } end
+  begun = begun + 1
+  redis.call('HSET', KEYS[3], ARGV[1], begun .. ' ' .. ARGV[4])
+end
 local generation = '0'
 if ARGV[2] ~= '' then generation = redis.call('HGET', KEYS[5], ARGV[2]) or '0' end
 local base = redis.call('HGET', KEYS[7], ARGV[1]) or '0'

@@ -43,7 +43,7 @@ const (
 	BatchOpen     BatchState = "open"
 	BatchArchived BatchState = "archived" // finished with a failed last attempt; its task may be run again
 	BatchClosed   BatchState = "closed"   // finished, or never accepted
-	BatchSuspect  BatchState = "suspect"  // open, but not begun: see BeginUnless
+	BatchSuspect  BatchState = "suspect"  // open, but not begun: see Start.Suspect
 	BatchUnknown  BatchState = "unknown"  // its job is not here
 )
 
@@ -72,26 +72,33 @@ type Note struct {
 	Error      string          `json:"error"` // the text the task was archived with
 }
 
-// Begin notes that a delivery of a batch begins. request is the id of its request when it holds just one, else "".
-func (l *Ledger) Begin(ctx context.Context, job tasks.JobID, batch tasks.BatchID, request tasks.RequestID) (Delivery, error) {
-	return l.BeginUnless(ctx, job, batch, request, -1)
+// Start is a delivery of a batch as it begins.
+type Start struct {
+	Job     tasks.JobID
+	Batch   tasks.BatchID
+	Request tasks.RequestID // of the batch's one request, "" for batches of more
+	// Token is this delivery's alone, over all workers there ever are. Beginning again under the token that began last
+	// is the same delivery, and counted once: clients repeat a command whose reply was lost. It must not be empty.
+	Token string
+	// Suspect is the number of deliveries begun and neither finished nor returned at which the batch is not begun, and
+	// the answer is BatchSuspect; 0 = it is begun whatever came before.
+	Suspect int
 }
 
-// BeginUnless is Begin, except that it notes nothing and answers BatchSuspect when exactly that many deliveries were
-// begun and neither finished nor returned.
-func (l *Ledger) BeginUnless(ctx context.Context, job tasks.JobID, batch tasks.BatchID, request tasks.RequestID, vanished int) (Delivery, error) {
-	k := keysOf(job)
-	res, err := beginScript.Run(ctx, l.rdb,
-		[]string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases}, string(batch), string(request), vanished).Slice()
+// Begin notes that a delivery of a batch begins.
+func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
+	k := keysOf(s.Job)
+	res, err := beginScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases},
+		string(s.Batch), string(s.Request), s.Suspect, s.Token).Slice()
 	if err != nil {
-		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", batch, job, err)
+		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", s.Batch, s.Job, err)
 	}
 	d := Delivery{State: BatchState(res[0].(string)), Now: time.UnixMilli(res[1].(int64))}
 	switch d.State {
 	case BatchArchived:
 		d.note = res[2].(string)
 		if err := json.Unmarshal([]byte(d.note), &d.Archived); err != nil {
-			return d, fmt.Errorf("read the note on batch %s of job %s: %w", batch, job, err)
+			return d, fmt.Errorf("read the note on batch %s of job %s: %w", s.Batch, s.Job, err)
 		}
 	case BatchOpen:
 		n := func(i int) int64 { return res[i].(int64) }

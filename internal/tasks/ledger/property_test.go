@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -67,6 +68,7 @@ type machine struct {
 	records  map[int]record
 	sealed   bool
 	units    int
+	starts   int
 }
 
 func pick[K ~string, V any](t *rapid.T, label string, from map[K]V) K {
@@ -110,6 +112,18 @@ func (m *machine) any(t *rapid.T) tasks.BatchID {
 	return rapid.SampledFrom(append(ids, "never-accepted")).Draw(t, "batch")
 }
 
+// start begins a delivery, and now and then repeats it as a client does whose reply was lost.
+func (m *machine) start(t *rapid.T, id tasks.BatchID, request tasks.RequestID) ledger.Delivery {
+	m.starts++
+	s := ledger.Start{Job: m.job, Batch: id, Request: request, Token: fmt.Sprint("t-", m.starts)}
+	d, err := m.ledger.Begin(m.ctx.Context(), s)
+	for range rapid.IntRange(0, 2).Draw(t, "repeats") {
+		must(t, d, err)
+		d, err = m.ledger.Begin(m.ctx.Context(), s)
+	}
+	return must(t, d, err)
+}
+
 func (m *machine) begin(t *rapid.T) {
 	id := m.any(t)
 	b := m.open[id]
@@ -117,8 +131,7 @@ func (m *machine) begin(t *rapid.T) {
 	if b != nil && len(b.numbers) == 1 {
 		request = requestID(m.job, b.numbers[0])
 	}
-	d, err := m.ledger.Begin(m.ctx.Context(), m.job, id, request)
-	must(t, d, err)
+	d := m.start(t, id, request)
 	want := ledger.BatchClosed
 	if b != nil {
 		want = ledger.BatchOpen
@@ -211,8 +224,7 @@ func (m *machine) reopen(t *rapid.T) {
 	id := pick(t, "batch", m.archived)
 	a := m.archived[id]
 	ctx := m.ctx.Context()
-	d, err := m.ledger.Begin(ctx, m.job, id, requestID(m.job, a.number))
-	must(t, d, err)
+	d := m.start(t, id, requestID(m.job, a.number))
 	if d.State != ledger.BatchArchived {
 		t.Fatalf("batch %s is %s, want archived", id, d.State)
 	}

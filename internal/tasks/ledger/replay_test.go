@@ -26,7 +26,7 @@ func TestAFinishOfAnEarlierGenerationLeavesTheReplayOpen(t *testing.T) {
 		if first, _, err := l.Finish(ctx, old); err != nil || !first {
 			t.Fatalf("finish = %v, %v", first, err)
 		}
-		d, err := l.Begin(ctx, job, o.ID, requestID(job, 1))
+		d, err := l.Begin(ctx, ledger.Start{Job: job, Batch: o.ID, Request: requestID(job, 1), Token: "t"})
 		if err != nil || d.State != ledger.BatchArchived {
 			t.Fatalf("begin = %+v, %v", d, err)
 		}

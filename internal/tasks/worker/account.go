@@ -38,7 +38,7 @@ func (v *visitRun) add(r *result) error {
 func (d *delivery) newAccount() *store.Account {
 	return &store.Account{
 		V: store.AccountVersion, Job: string(d.batch.Job), Batch: string(d.batch.ID), Generation: d.generation,
-		Worker: d.name, Delivery: fmt.Sprintf("%s-%d", d.name, d.number),
+		Worker: d.name, Delivery: d.token,
 	}
 }
 

@@ -33,6 +33,7 @@ const crashes = 3
 // handler works batches. It is the one place where queue, fetch, hosts and store meet.
 type handler struct {
 	name       string // of this worker, in records
+	nonce      string // of this worker, in tokens: two may have one name
 	identity   string // of the store
 	ledger     *ledger.Ledger
 	dispatcher *dispatch.Dispatcher
@@ -79,6 +80,7 @@ func (h *handler) ProcessTask(ctx context.Context, task *asynq.Task) error {
 		return &archiveError{text: err.Error()}
 	}
 	d := &delivery{handler: h, number: h.deliveries.Add(1), batch: batch, queue: queue, retried: retried}
+	d.token = fmt.Sprintf("%s-%d", h.nonce, d.number)
 	err = d.work(ctx)
 	h.note(d, err)
 	return err
@@ -113,6 +115,7 @@ func (h *handler) note(d *delivery, err error) {
 type delivery struct {
 	*handler
 	number  uint64 // of this worker's deliveries, from 1
+	token   string // unlike that of any other delivery by any worker
 	batch   *tasks.Batch
 	queue   string
 	retried int
@@ -151,7 +154,7 @@ func (d *delivery) lastChance(ctx context.Context) (err error) {
 		return deferBatch(time.Second, "put off: its workers vanished %d times, so it takes turns with others like it", crashes-1)
 	}
 	defer release()
-	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, d.single); err != nil {
+	if d.state, err = d.ledger.Begin(ctx, d.start(0)); err != nil {
 		return err
 	}
 	d.began = time.Now()
@@ -190,10 +193,15 @@ func (d *delivery) begin(ctx context.Context) (err error) {
 		d.single, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
 	faults.Point("before-begin")
-	d.state, err = d.ledger.BeginUnless(ctx, job, d.batch.ID, d.single, crashes-1)
+	d.state, err = d.ledger.Begin(ctx, d.start(crashes-1))
 	d.began = time.Now()
 	faults.Point("after-begin")
 	return err
+}
+
+// start is this delivery as the ledger is told of it.
+func (d *delivery) start(suspect int) ledger.Start {
+	return ledger.Start{Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect}
 }
 
 // archived deals with the delivery of a batch whose last attempt failed. Either its worker died before asynq archived
@@ -221,7 +229,7 @@ func (d *delivery) archived(ctx context.Context) error {
 		return deferBatch(time.Second, "dropped: another worker has reopened it")
 	}
 	faults.Point("after-reopen")
-	if d.state, err = d.ledger.Begin(ctx, d.batch.Job, d.batch.ID, noted.Request); err != nil {
+	if d.state, err = d.ledger.Begin(ctx, d.start(0)); err != nil {
 		return err
 	}
 	if d.state.State != ledger.BatchOpen {

@@ -7,6 +7,7 @@ package worker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -80,6 +81,9 @@ type Worker struct {
 	servers          sync.WaitGroup     // asynq servers being shut down
 }
 
+// nonceLength is how many characters, of 5 bits each, tell this worker from all others.
+const nonceLength = 13
+
 // New makes a worker. It asks the store for its identity.
 func New(ctx context.Context, o Options) (*Worker, error) {
 	o.defaults()
@@ -90,7 +94,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 	l := ledger.New(o.Redis)
 	w := &Worker{opts: o, log: o.Logger}
 	h := &handler{
-		name: o.Name, identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
+		name: o.Name, nonce: rand.Text()[:nonceLength], identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
 		specs: newSpecs(l), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,

@@ -1,0 +1,99 @@
+package ledger_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fetchfleet/fetchfleet/internal/redistest"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+)
+
+func TestADeliveryIsCountedOnceHoweverOftenItBegins(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const job = tasks.JobID("repeated")
+		l, o := newJob(t, rdb, job), offer(job, 1)
+		accept(t, l, job, o)
+		begin := func(token string) ledger.Delivery {
+			t.Helper()
+			d, err := l.Begin(t.Context(), ledger.Start{Job: job, Batch: o.ID, Token: token, Suspect: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		for _, step := range []struct {
+			token string
+			state ledger.BatchState
+			begun int
+		}{
+			{"a-1", ledger.BatchOpen, 1}, {"a-1", ledger.BatchOpen, 1},
+			{"b-1", ledger.BatchOpen, 2}, {"b-1", ledger.BatchOpen, 2}, // not its own suspect
+			{"b-2", ledger.BatchSuspect, 0}, {"b-2", ledger.BatchSuspect, 0},
+		} {
+			if d := begin(step.token); d.State != step.state || d.Begun != step.begun {
+				t.Fatalf("begin as %s = %s, %d begun; want %s, %d", step.token, d.State, d.Begun, step.state, step.begun)
+			}
+		}
+		if err := l.Return(t.Context(), job, o.ID); err != nil {
+			t.Fatal(err)
+		}
+		if d := begin("b-3"); d.Begun != 1 {
+			t.Errorf("after it was returned: %d begun, want 1", d.Begun)
+		}
+	})
+}
+
+// An entry without a token is what versions before tokens left.
+func TestACountWithoutATokenIsGoneOnFrom(t *testing.T) {
+	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const job = tasks.JobID("old")
+		l, o := newJob(t, rdb, job), offer(job, 1)
+		accept(t, l, job, o)
+		if err := rdb.HSet(t.Context(), "fetchfleet:{old}:begun", string(o.ID), 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		d, err := l.Begin(t.Context(), ledger.Start{Job: job, Batch: o.ID, Token: "t"})
+		if err != nil || d.Begun != 2 {
+			t.Errorf("begun %d, %v; want 2", d.Begun, err)
+		}
+	})
+}
+
+func TestABeginWhoseReplyIsLostIsCountedOnce(t *testing.T) {
+	const job = tasks.JobID("stalled")
+	server := redistest.Start(t)
+	direct := dial(t, server.URL())
+	l, o := newJob(t, direct, job), offer(job, 1)
+	accept(t, l, job, o)
+	if _, err := l.Begin(t.Context(), ledger.Start{Job: job, Batch: "another", Token: "t-0"}); err != nil { // Redis knows the script
+		t.Fatal(err)
+	}
+
+	proxy := redistest.Proxy(t, server.Addr())
+	client := redis.NewClient(&redis.Options{Addr: proxy.Addr(), ReadTimeout: 200 * time.Millisecond, MaxRetries: 50})
+	t.Cleanup(func() { _ = client.Close() })
+	if err := client.Ping(t.Context()).Err(); err != nil { // the connection stands before its answers go astray
+		t.Fatal(err)
+	}
+	proxy.Mute(true)
+	begun := make(chan ledger.Delivery)
+	go func() {
+		d, err := ledger.New(client).Begin(t.Context(), ledger.Start{Job: job, Batch: o.ID, Token: "t-1"})
+		if err != nil {
+			t.Error(err)
+		}
+		begun <- d
+	}()
+	for direct.HGet(t.Context(), "fetchfleet:{stalled}:begun", string(o.ID)).Val() == "" {
+		if t.Context().Err() != nil {
+			t.Fatal("never begun")
+		}
+	}
+	proxy.Mute(false)
+	if d := <-begun; d.State != ledger.BatchOpen || d.Begun != 1 {
+		t.Errorf("begin = %s, %d begun; want it open and begun once", d.State, d.Begun)
+	}
+}

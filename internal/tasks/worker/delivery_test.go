@@ -1,0 +1,87 @@
+package worker_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
+)
+
+// meddler stands between a worker and Redis: it does what do says with each command.
+type meddler struct {
+	do func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error
+}
+
+func (meddler) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (meddler) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (m meddler) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { return m.do(ctx, cmd, next) }
+}
+
+// meddled is a client of the fleet's Redis that a meddler stands before.
+func (f *fleet) meddled(do func(context.Context, redis.Cmder, redis.ProcessHook) error) redis.UniversalClient {
+	rdb := f.client()
+	rdb.AddHook(meddler{do})
+	return rdb
+}
+
+// isBegin recognises the script that begins a delivery by the seven keys it names.
+func isBegin(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	if len(args) < 6 || !strings.HasPrefix(cmd.Name(), "eval") || args[2] != 7 {
+		return false
+	}
+	key, ok := args[5].(string)
+	return ok && strings.HasSuffix(key, ":begun")
+}
+
+// A client repeats a command when its reply does not come in time, while Redis may have done it each time.
+func TestABeginThatIsRepeatedIsNotTakenForACrash(t *testing.T) {
+	f := newFleet(t)
+	defer f.start(func(o *worker.Options) {
+		o.Redis = f.meddled(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			if isBegin(cmd) {
+				for range 4 {
+					_ = next(ctx, cmd)
+				}
+			}
+			return next(ctx, cmd)
+		})
+	})()
+	if r := f.one(fastSpec(), f.origin.URL("/page/1")); r.Outcome != "ok" || r.Attempts != 1 {
+		t.Errorf("record %+v, want it fetched at the first attempt", r)
+	}
+}
+
+func TestDeliveriesOfWorkersWithOneNameAreToldApart(t *testing.T) {
+	f := newFleet(t)
+	var deliveries []string
+	for _, job := range []string{"first", "second"} {
+		stop := f.start(func(o *worker.Options) { o.Name = "namesake" })
+		f.enqueue(tasks.JobID(job), fastSpec(), f.origin.URL("/page/1"))
+		f.await(tasks.JobID(job), within)
+		stop()
+		for unit, err := range f.store.Units(t.Context(), job) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := f.store.Account(t.Context(), job, unit)
+			if err != nil || a.Worker != "namesake" {
+				t.Fatalf("account %+v, %v", a, err)
+			}
+			deliveries = append(deliveries, a.Delivery)
+		}
+	}
+	if len(deliveries) != 2 || slices.Contains(deliveries, "") || deliveries[0] == deliveries[1] {
+		t.Errorf("deliveries %q, want two that differ", deliveries)
+	}
+}
