@@ -223,8 +223,10 @@ func (d *delivery) observe(records []*store.Record) {
 	}
 }
 
-// finish moves the ledger forward from a committed account, and says what becomes of the task.
+// finish moves the ledger forward from a committed account, and says what becomes of the task. If that fails, the next
+// delivery finds the account, however many are counted.
 func (d *delivery) finish(ctx context.Context, a *store.Account) error {
+	d.counted = false
 	ctx, cancel := d.keep(ctx)
 	defer cancel()
 	f, text := d.finishing(a)

@@ -2,10 +2,13 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -83,5 +86,38 @@ func TestDeliveriesOfWorkersWithOneNameAreToldApart(t *testing.T) {
 	}
 	if len(deliveries) != 2 || slices.Contains(deliveries, "") || deliveries[0] == deliveries[1] {
 		t.Errorf("deliveries %q, want two that differ", deliveries)
+	}
+}
+
+// A delivery that went wrong in its own process did not vanish: it counts towards no crash.
+func TestWhateverGoesWrongAfterItBeganABatchIsGivenBack(t *testing.T) {
+	refused := errors.New("refused by the test")
+	for name, fails := range map[string]func(redis.Cmder) bool{
+		"the store cannot be noted":  func(cmd redis.Cmder) bool { return cmd.Name() == "hsetnx" },
+		"the begin has no answer":    isBegin,
+		"the noted store is no more": func(cmd redis.Cmder) bool { return cmd.Name() == "hget" && cmd.Args()[2] == "store" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			var failed atomic.Bool
+			f.enqueue("wrong", fastSpec(), f.origin.URL("/page/1"))
+			defer f.start(func(o *worker.Options) {
+				o.Redis = f.meddled(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+					err := next(ctx, cmd)
+					if fails(cmd) && err == nil && failed.CompareAndSwap(false, true) {
+						cmd.SetErr(refused)
+						return refused
+					}
+					return err
+				})
+			})()
+			info := f.awaitOne(asynq.TaskStateRetry)
+			if begun, err := f.rdb.HGetAll(t.Context(), "fetchfleet:{wrong}:begun").Result(); err != nil || len(begun) != 0 {
+				t.Errorf("begun %v, %v; want the batch given back", begun, err)
+			}
+			if !strings.Contains(info.LastErr, refused.Error()) {
+				t.Errorf("shown as %q", info.LastErr)
+			}
+		})
 	}
 }

@@ -40,6 +40,14 @@ func deferBatch(after time.Duration, format string, args ...any) error {
 	return &deferError{text: fmt.Sprintf(format, args...), after: after}
 }
 
+// decided reports whether err is one of ours, or none: what becomes of the batch was decided, and the ledger told.
+func decided(err error) bool {
+	var retry *retryError
+	var later *deferError
+	var archive *archiveError
+	return err == nil || errors.As(err, &retry) || errors.As(err, &later) || errors.As(err, &archive)
+}
+
 // isFailure is asynq's IsFailure: only an attempt counts towards its retry count. A lost lease is no failure.
 func isFailure(err error) bool {
 	var retry *retryError

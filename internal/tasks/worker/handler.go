@@ -123,6 +123,7 @@ type delivery struct {
 	spec       tasks.Spec
 	rule       tasks.RetryRule
 	state      ledger.Delivery
+	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back
 	began      time.Time // local, at the moment of state.Now
 	past       past
 	generation int
@@ -130,22 +131,28 @@ type delivery struct {
 }
 
 // work takes a delivery through its order: the ledger (closed: drain its outbox and return), the store (unit there:
-// finish from its account), and only then the fetch.
+// finish from its account), and only then the fetch. Whatever goes wrong in this process on the way gives the batch
+// back: only a delivery that vanishes may count as one.
 func (d *delivery) work(ctx context.Context) error {
-	if err := d.begin(ctx); err != nil {
-		return err
+	err := d.begin(ctx)
+	switch {
+	case err != nil:
+	case d.state.State == ledger.BatchSuspect:
+		err = d.lastChance(ctx)
+	default:
+		err = d.proceed(ctx)
 	}
-	if d.state.State == ledger.BatchSuspect {
-		return d.lastChance(ctx)
+	if d.counted && !decided(err) {
+		return d.giveBack(ctx, err)
 	}
-	return d.proceed(ctx)
+	return err
 }
 
 // lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
 // vanishes with it and would in the end be taken for the cause. So a batch of one, which would fail, goes alone among
 // those on their last chance; a batch of more, which would only be split, goes beside others of its kind. Turns are
 // taken before the delivery is counted. A batch that is not suspected yet may still be in flight beside them.
-func (d *delivery) lastChance(ctx context.Context) (err error) {
+func (d *delivery) lastChance(ctx context.Context) error {
 	try, release := d.suspects.TryRLock, d.suspects.RUnlock
 	if d.single != "" {
 		try, release = d.suspects.TryLock, d.suspects.Unlock
@@ -154,10 +161,9 @@ func (d *delivery) lastChance(ctx context.Context) (err error) {
 		return deferBatch(time.Second, "put off: its workers vanished %d times, so it takes turns with others like it", crashes-1)
 	}
 	defer release()
-	if d.state, err = d.ledger.Begin(ctx, d.start(0)); err != nil {
+	if err := d.count(ctx, 0); err != nil {
 		return err
 	}
-	d.began = time.Now()
 	return d.proceed(ctx)
 }
 
@@ -175,7 +181,7 @@ func (d *delivery) proceed(ctx context.Context) error {
 	return d.open(ctx)
 }
 
-func (d *delivery) begin(ctx context.Context) (err error) {
+func (d *delivery) begin(ctx context.Context) error {
 	job := d.batch.Job
 	entry, err := d.specs.get(ctx, job)
 	var newer *tasks.NewerSpecError
@@ -193,15 +199,18 @@ func (d *delivery) begin(ctx context.Context) (err error) {
 		d.single, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
 	faults.Point("before-begin")
-	d.state, err = d.ledger.Begin(ctx, d.start(crashes-1))
-	d.began = time.Now()
+	err = d.count(ctx, crashes-1)
 	faults.Point("after-begin")
 	return err
 }
 
-// start is this delivery as the ledger is told of it.
-func (d *delivery) start(suspect int) ledger.Start {
-	return ledger.Start{Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect}
+// count tells the ledger that this delivery begins; suspect is as in ledger.Start.
+func (d *delivery) count(ctx context.Context, suspect int) (err error) {
+	d.state, err = d.ledger.Begin(ctx, ledger.Start{
+		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect})
+	d.began = time.Now()
+	d.counted = err != nil || d.state.State == ledger.BatchOpen // a call without an answer may have been heard
+	return err
 }
 
 // archived deals with the delivery of a batch whose last attempt failed. Either its worker died before asynq archived
@@ -229,7 +238,7 @@ func (d *delivery) archived(ctx context.Context) error {
 		return deferBatch(time.Second, "dropped: another worker has reopened it")
 	}
 	faults.Point("after-reopen")
-	if d.state, err = d.ledger.Begin(ctx, d.start(0)); err != nil {
+	if err := d.count(ctx, 0); err != nil {
 		return err
 	}
 	if d.state.State != ledger.BatchOpen {
@@ -284,13 +293,14 @@ func (d *delivery) bindStore(ctx context.Context) error {
 	var other *ledger.OtherStoreError
 	if errors.As(err, &other) {
 		d.log.Error().Str("job", string(d.batch.Job)).Err(err).Msg("job refused")
-		return errors.Join(deferBatch(30*time.Second, "%v", err), d.ledger.Return(ctx, d.batch.Job, d.batch.ID))
+		return d.giveBack(ctx, deferBatch(30*time.Second, "%v", err))
 	}
 	return err
 }
 
 // giveBack returns the batch as it is, for another delivery.
 func (d *delivery) giveBack(ctx context.Context, why error) error {
+	d.counted = false
 	ctx, cancel := d.keep(ctx)
 	defer cancel()
 	err := d.insist(ctx, func(ctx context.Context) error { return d.ledger.Return(ctx, d.batch.Job, d.batch.ID) })
