@@ -3,10 +3,13 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -117,6 +120,76 @@ func TestWhateverGoesWrongAfterItBeganABatchIsGivenBack(t *testing.T) {
 			}
 			if !strings.Contains(info.LastErr, refused.Error()) {
 				t.Errorf("shown as %q", info.LastErr)
+			}
+		})
+	}
+}
+
+// isLookUp recognises asynq's script that tells of one task: of all that name one key, it is the one that names a task's.
+func isLookUp(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return len(args) > 3 && strings.HasPrefix(cmd.Name(), "eval") && args[2] == 1 && strings.Contains(fmt.Sprint(args[3]), "}:t:")
+}
+
+// isReopen recognises the script that opens an archived batch again, by its keys of archived batches and of bases.
+func isReopen(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return len(args) > 8 && strings.HasPrefix(cmd.Name(), "eval") && args[2] == 6 && strings.HasSuffix(fmt.Sprint(args[6]), ":archived")
+}
+
+// Run is not forgotten where the worker that takes it meets trouble: what tells a task that was Run from one that its
+// worker did not get to archive is the error it stands with.
+func TestRunIsNotLostWhenRedisFailsMeanwhile(t *testing.T) {
+	for name, fails := range map[string]func(redis.Cmder) bool{
+		"its task cannot be looked up": isLookUp,
+		"it cannot begin":              isBegin,
+		"it cannot be reopened":        isReopen,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			healthy := make(chan struct{})
+			f.origin.Handle("/ill", func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-healthy:
+				default:
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			})
+			refused := errors.New("refused by the test")
+			var left atomic.Int32
+			defer f.start(func(o *worker.Options) {
+				o.Redis = f.meddled(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+					if fails(cmd) && left.Add(-1) >= 0 {
+						cmd.SetErr(refused)
+						return refused
+					}
+					return next(ctx, cmd)
+				})
+			})()
+			spec := fastSpec()
+			spec.Retries = 1
+			f.enqueue("replay", spec, f.origin.URL("/ill"))
+			info := f.awaitOne(asynq.TaskStateArchived)
+			close(healthy)
+			left.Store(1)
+			if err := asynq.NewInspectorFromRedisClient(f.rdb).RunTask("default", info.ID); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(within); ; <-time.After(20 * time.Millisecond) {
+				s := f.await("replay", within)
+				if s.OK == 1 && s.Recorded() == 1 {
+					break
+				}
+				if archived := f.list(asynq.TaskStateArchived); len(archived) == 1 && left.Load() < 0 {
+					t.Fatalf("archived again as %q without having been taken", archived[0].LastErr)
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("status %+v", s)
+				}
+			}
+			if left.Load() >= 0 {
+				t.Error("nothing was refused")
 			}
 		})
 	}

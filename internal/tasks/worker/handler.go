@@ -73,7 +73,7 @@ func (h *handler) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	var newer *tasks.NewerBatchError
 	if errors.As(err, &newer) { // a newer worker of a mixed fleet takes it
 		h.log.Error().Err(err).Msg("payload refused")
-		return deferBatch(30*time.Second, "%v", err)
+		return h.putOff(ctx, queue, id, deferBatch(30*time.Second, "%v", err))
 	}
 	if err != nil {
 		h.log.Error().Err(err).Msg("payload refused")
@@ -143,9 +143,22 @@ func (d *delivery) work(ctx context.Context) error {
 		err = d.proceed(ctx)
 	}
 	if d.counted && !decided(err) {
-		return d.giveBack(ctx, err)
+		err = d.giveBack(ctx, err)
+	}
+	if d.undone(err) {
+		return d.putOff(ctx, d.queue, string(d.batch.ID), err)
 	}
 	return err
+}
+
+// undone reports whether a delivery failed before it could do what it came for where someone pressed Run: what the
+// ledger says of its batch is unknown, or still that it is archived.
+func (d *delivery) undone(err error) bool {
+	var archive *archiveError
+	if err == nil || errors.As(err, &archive) {
+		return false
+	}
+	return d.state.State == "" || d.state.State == ledger.BatchArchived
 }
 
 // lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
@@ -220,14 +233,14 @@ func (d *delivery) count(ctx context.Context, suspect int) (err error) {
 // be active elsewhere.
 func (d *delivery) archived(ctx context.Context) error {
 	noted := d.state.Archived
-	info, err := d.inspector.GetTaskInfo(d.queue, string(d.batch.ID))
+	info, err := d.task(ctx, d.queue, string(d.batch.ID))
 	if err != nil {
-		return fmt.Errorf("look up task %s: %w", d.batch.ID, err)
+		return err
 	}
-	if info.State != asynq.TaskStateActive {
+	if info == nil || info.State != asynq.TaskStateActive {
 		return deferBatch(time.Second, "dropped: another worker has ended it")
 	}
-	if info.LastErr != noted.Error {
+	if !standsWith(info.LastErr, noted.Error) {
 		return &archiveError{text: noted.Error}
 	}
 	reopened, err := d.ledger.Reopen(ctx, d.batch.Job, d.batch.ID, d.state, d.retried)
@@ -316,7 +329,7 @@ func (d *delivery) giveBack(ctx context.Context, why error) error {
 const insistPatience = 2 * time.Minute
 
 // insist takes a step of the ledger, again and again while Redis is away. ctx should come from keep.
-func (d *delivery) insist(ctx context.Context, step func(context.Context) error) error {
+func (h *handler) insist(ctx context.Context, step func(context.Context) error) error {
 	began := time.Now()
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := step(ctx)
