@@ -34,7 +34,7 @@ const defaultOut = "fetched"
 type LocalFlags struct {
 	PolicyFlags
 	FetchFlags
-	Redis       string `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one."`
+	Redis       string `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one; the run has a queue of its own there."`
 	Job         string `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
 	Out         string `short:"o" env:"FLEET_OUT" default:"${out}" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
 	RetryFailed bool   `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
@@ -55,6 +55,9 @@ func (*runCommand) Help() string {
 
 DIR/results.jsonl has one record for each request, also after Ctrl-C. The same command again fetches what is missing;
 without a FILE it goes on with the job in --out, which is enough unless its list was cut short.
+
+With --redis a run keeps to itself all the same: its job has a queue of its own there, so --queue is refused. No worker
+takes from that queue, and the run takes from no other.
 ` + exitHelp
 }
 
@@ -111,7 +114,7 @@ func (l *local) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := l.FetchFlags.validate(); err != nil {
+	if err := l.validate(); err != nil {
 		return err
 	}
 	if err := l.openRedis(ctx); err != nil {
@@ -140,6 +143,13 @@ func (l *local) run(ctx context.Context) (err error) {
 		return err
 	}
 	return l.exit(summary, interrupted)
+}
+
+func (l *local) validate() error {
+	if l.Redis != "" && l.Queue != nil {
+		return usage("--queue %s: with --redis a run has a queue of its own, which no other worker takes from: leave it out; for a queue that workers share there is 'enqueue'", *l.Queue)
+	}
+	return l.FetchFlags.validate()
 }
 
 func (l *local) openRedis(ctx context.Context) error {
@@ -200,10 +210,10 @@ func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
 		spec.Queue = there.Queue
 	case !errors.Is(err, ledger.ErrUnknownJob):
 		return redisconn.Explain(err)
+	case l.embedded == nil: // also where the folder's job was run without --redis, in a queue of the usual names
+		spec.Queue = tasks.RunQueue(job)
 	case l.noted && l.note.Job == job:
 		spec.Queue = l.note.Spec.Queue
-	case l.Queue == nil && l.embedded == nil:
-		spec.Queue = tasks.RunQueue(job)
 	}
 	return nil
 }
