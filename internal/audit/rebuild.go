@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -60,7 +61,8 @@ func Each(ctx context.Context, s store.Store, job tasks.JobID, do func(*store.Re
 
 // Rebuild puts a job into a ledger that knows nothing of it but its spec, from the units in the store: recorded
 // requests as recorded, and batches that follow from the units as open. What had not been begun is not in any unit: the
-// list brings it again. It returns how many requests are recorded.
+// list brings it again, and with it what follows but lacks a request body that was in Redis. It returns how many
+// requests are recorded.
 func Rebuild(ctx context.Context, l *ledger.Ledger, s store.Store, job tasks.JobID, spec tasks.Spec) (recorded int64, err error) {
 	b := &rebuilding{spec: spec, units: map[string]bool{}}
 	if b.highest, err = Generations(ctx, s, job); err != nil {
@@ -128,7 +130,9 @@ func (b *rebuilding) entries(ctx context.Context, a *store.Account) error {
 }
 
 // children opens the batches that follow from a unit and have no unit of their own. The batch of a replay that was cut
-// short is left out: the request has its earlier record.
+// short is left out: the request has its earlier record. So is a batch whose request has a large body, which was in
+// Redis alone: the list brings the request with its body, and where it comes in the batch that it came in before, that
+// batch's unit is there and says how to go on.
 func (b *rebuilding) children(ctx context.Context, a *store.Account) error {
 	for _, c := range a.Children {
 		if a.Generation > 0 || b.units[c.ID] {
@@ -137,6 +141,9 @@ func (b *rebuilding) children(ctx context.Context, a *store.Account) error {
 		batch, err := tasks.ParseBatch(tasks.BatchID(c.ID), c.Payload)
 		if err != nil {
 			return err
+		}
+		if slices.ContainsFunc(batch.Requests, func(r tasks.Request) bool { return r.BodyKey != "" }) {
+			continue
 		}
 		ids := make([]tasks.RequestID, len(batch.Requests))
 		for i := range batch.Requests {
