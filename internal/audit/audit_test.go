@@ -34,10 +34,9 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
@@ -59,7 +58,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, rdb: dial(t, redistest.Start(t).URL()), dir: t.TempDir(), origin: fetchtest.NewOrigin()}
+	s := &site{t: t, rdb: taskstest.Dial(t, redistest.Start(t).URL()), dir: t.TempDir(), origin: fetchtest.NewOrigin()}
 	t.Cleanup(s.origin.Close)
 	s.ledger = ledger.New(s.rdb)
 	s.dispatcher = dispatch.New(s.rdb, s.ledger)
@@ -76,16 +75,6 @@ func newSite(t *testing.T) *site {
 		_, _ = io.WriteString(w, "sick")
 	})
 	return s
-}
-
-func dial(t *testing.T, url string) redis.UniversalClient {
-	t.Helper()
-	rdb, err := redisconn.Open(url, redisconn.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
-	return rdb
 }
 
 func spec() tasks.Spec {
@@ -321,12 +310,7 @@ func TestAnotherStoreIsRefused(t *testing.T) {
 func (s *site) rebuilt(spec tasks.Spec) *ledger.Ledger {
 	s.t.Helper()
 	ctx := s.t.Context()
-	r, err := embedded.Start()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(r.Close)
-	l := ledger.New(dial(s.t, r.URL()))
+	l := ledger.New(taskstest.Embedded(s.t))
 	if _, _, err := l.Create(ctx, job, spec, nil); err != nil {
 		s.t.Fatal(err)
 	}

@@ -2,37 +2,16 @@ package filestore
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/fetchfleet/fetchfleet/internal/store"
 	"golang.org/x/sys/unix"
+
+	"github.com/fetchfleet/fetchfleet/internal/disktest"
+	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
-// mountSmall mounts a file system of 1 MiB.
-func mountSmall(t *testing.T) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("fetchfleet-test", dir, "tmpfs", 0, "size=1m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount: %v", err)
-		}
-		t.Skipf("mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
-}
-
 func TestFullDisk(t *testing.T) {
-	dir := mountSmall(t)
+	dir := disktest.Small(t, 1<<20)
 	s := openTest(t, dir, Options{})
 	for claim, n := range map[string]int{"a streamed body": 3 << 20, "a body of many writes": 1<<20 + 1} {
 		_, err := tryUnit(t, s, "b1", n)
@@ -43,7 +22,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	u, account := crashUnitBegun(t, s, 3)
-	ballast := fill(t, dir)
+	free := disktest.Fill(t, dir)
 	wantFull(t, "Check", s.Check(t.Context()), dir)
 	_, _, err := u.Commit(t.Context(), account)
 	wantFull(t, "Commit", err, dir)
@@ -53,9 +32,7 @@ func TestFullDisk(t *testing.T) {
 	_, err = tryUnit(t, s, "b2", 60_000)
 	wantFull(t, "a small body", err, dir)
 
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	free()
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check with space again: %v", err)
 	}
@@ -75,26 +52,8 @@ func wantFull(t *testing.T, what string, err error, dir string) {
 	}
 }
 
-// fill takes what space is left, to the last page.
-func fill(t *testing.T, dir string) string {
-	t.Helper()
-	path := filepath.Join(dir, "ballast")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestReadOnlyMount(t *testing.T) {
-	dir := mountSmall(t)
+	dir := disktest.Small(t, 1<<20)
 	s := openTest(t, dir, Options{})
 	u, account := crashUnitBegun(t, s, 4)
 	if _, _, err := u.Commit(t.Context(), account); err != nil {

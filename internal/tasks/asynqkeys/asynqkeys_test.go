@@ -16,7 +16,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -329,17 +329,7 @@ func TestATaskThatIsGoneIsNotBroughtBack(t *testing.T) {
 }
 
 func TestRecoverWorksOnTheEmbeddedRedis(t *testing.T) {
-	r, err := embedded.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
-	options, err := redis.ParseURL(r.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	rdb := redis.NewClient(options)
-	t.Cleanup(func() { _ = rdb.Close() })
+	rdb := taskstest.Embedded(t)
 	ctx := t.Context()
 	pipe := rdb.Pipeline()
 	for i, id := range []string{"dead", "living", "bare"} {

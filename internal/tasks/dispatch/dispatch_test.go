@@ -12,12 +12,10 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,25 +32,7 @@ type post struct {
 }
 
 func onBoth(t *testing.T, test func(*testing.T, *post)) {
-	t.Run("redis", func(t *testing.T) { test(t, newPost(t, redistest.Start(t).URL())) })
-	t.Run("embedded", func(t *testing.T) {
-		r, err := embedded.Start()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(r.Close)
-		test(t, newPost(t, r.URL()))
-	})
-}
-
-func newPost(t *testing.T, url string) *post {
-	t.Helper()
-	rdb, err := redisconn.Open(url, redisconn.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
-	return open(t, rdb)
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) { test(t, open(t, rdb)) })
 }
 
 func open(t *testing.T, rdb redis.UniversalClient) *post {

@@ -26,7 +26,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,15 +43,12 @@ const job = tasks.JobID("list")
 
 func newBench(t *testing.T, url string, change func(*tasks.Spec)) *bench {
 	t.Helper()
-	rdb, err := redisconn.Open(url, redisconn.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
+	rdb := taskstest.Dial(t, url)
 	b := &bench{t: t, rdb: rdb, ledger: ledger.New(rdb), spec: tasks.DefaultSpec()}
 	if change != nil {
 		change(&b.spec)
 	}
+	var err error
 	if b.spec, _, err = b.ledger.Create(t.Context(), job, b.spec, nil); err != nil {
 		t.Fatal(err)
 	}

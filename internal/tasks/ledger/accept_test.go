@@ -12,10 +12,11 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 func TestAcceptTakesABatchWholeOrNotAtAll(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		for name, c := range map[string]struct {
 			before []ledger.Offer
 			offer  ledger.Offer
@@ -68,7 +69,7 @@ func jobOf(_ ledger.Offer, name string) tasks.JobID {
 }
 
 func TestAcceptAnswersEachOfManyOffersForItself(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		l := newJob(t, rdb, "many")
 		got := accept(t, l, "many", offer("many", 1, 2), offer("many", 2, 3), offer("many", 3), offer("many", 1, 2))
 		want := []ledger.Answer{{}, {Taken: []int{0}}, {}, {Open: true}}
@@ -82,7 +83,7 @@ func TestAcceptAnswersEachOfManyOffersForItself(t *testing.T) {
 }
 
 func TestConcurrentProducersAcceptEachRequestOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const requests = 1500 // enough for several splits of the seen-set meanwhile
 		newJob(t, rdb, "race")
 		var producers sync.WaitGroup
@@ -106,7 +107,7 @@ func TestConcurrentProducersAcceptEachRequestOnce(t *testing.T) {
 }
 
 func TestOutboxGivesOutWhatIsOldEnoughUntilItIsSent(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		l := newJob(t, rdb, "outbox")
 		first, second := offer("outbox", 1), offer("outbox", 2)
@@ -162,7 +163,7 @@ func outbox(t *testing.T, l *ledger.Ledger, job tasks.JobID, age time.Duration) 
 
 // The walk goes on while others take batches out and put new ones in.
 func TestAWalkOverTheOutboxMeetsWhatIsThereAllAlong(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const n = 3000 // several chunks
 		l := newJob(t, rdb, "walk")
 		stays := map[tasks.BatchID]bool{}
@@ -203,7 +204,7 @@ func redisTime(t *testing.T, rdb redis.UniversalClient) time.Time {
 }
 
 func TestAJobKeepsItsPolicy(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		l := newJob(t, rdb, "policy")
 		other := tasks.DefaultSpec()
@@ -234,7 +235,7 @@ func TestAJobKeepsItsPolicy(t *testing.T) {
 
 // A producer that dies between accept and enqueue is helped by workers, which sweep live jobs only.
 func TestAJobThatEndedLivesAgainWhenMoreIsAccepted(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		l := newJob(t, rdb, "again")
 		if ended, err := l.Seal(t.Context(), "again"); err != nil || !ended {
 			t.Fatalf("seal of an empty job: ended %v, %v", ended, err)
@@ -251,7 +252,7 @@ func TestAJobThatEndedLivesAgainWhenMoreIsAccepted(t *testing.T) {
 }
 
 func TestAStoreIsBoundOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		l := newJob(t, rdb, "store")
 		for range 2 {
 			if err := l.BindStore(t.Context(), "store", "one", "file:/one"); err != nil {
@@ -266,7 +267,7 @@ func TestAStoreIsBoundOnce(t *testing.T) {
 }
 
 func TestBodiesLiveUnderTheirOwnKeys(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		l := newJob(t, rdb, "bodies")
 		body := []byte("a\x00\xffb")

@@ -9,10 +9,11 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 func TestADeliveryIsCountedOnceHoweverOftenItBegins(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const job = tasks.JobID("repeated")
 		l, o := newJob(t, rdb, job), offer(job, 1)
 		accept(t, l, job, o)
@@ -48,7 +49,7 @@ func TestADeliveryIsCountedOnceHoweverOftenItBegins(t *testing.T) {
 
 // An entry without a token is what versions before tokens left.
 func TestACountWithoutATokenIsGoneOnFrom(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const job = tasks.JobID("old")
 		l, o := newJob(t, rdb, job), offer(job, 1)
 		accept(t, l, job, o)
@@ -65,7 +66,7 @@ func TestACountWithoutATokenIsGoneOnFrom(t *testing.T) {
 func TestABeginWhoseReplyIsLostIsCountedOnce(t *testing.T) {
 	const job = tasks.JobID("stalled")
 	server := redistest.Start(t)
-	direct := dial(t, server.URL())
+	direct := taskstest.Dial(t, server.URL())
 	l, o := newJob(t, direct, job), offer(job, 1)
 	accept(t, l, job, o)
 	if _, err := l.Begin(t.Context(), ledger.Start{Job: job, Batch: "another", Token: "t-0"}); err != nil { // Redis knows the script

@@ -7,40 +7,11 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// onBoth runs a test on a real Redis and on the embedded one: what holds on the one has to hold on the other.
-func onBoth(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
-	t.Run("redis", func(t *testing.T) { test(t, dial(t, redistest.Start(t).URL())) })
-	t.Run("embedded", func(t *testing.T) { test(t, embeddedRedis(t)) })
-}
-
-func embeddedRedis(t *testing.T) redis.UniversalClient {
-	t.Helper()
-	r, err := embedded.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
-	return dial(t, r.URL())
-}
-
-func dial(t *testing.T, url string) redis.UniversalClient {
-	t.Helper()
-	rdb, err := redisconn.Open(url, redisconn.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rdb.Close() })
-	return rdb
-}
 
 // newJob makes a job with the default spec.
 func newJob(t testing.TB, rdb redis.UniversalClient, job tasks.JobID) *ledger.Ledger {

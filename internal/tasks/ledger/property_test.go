@@ -13,12 +13,13 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 // TestAcceptedIsRecordedPlusOpenWhateverHappens interleaves every step that moves the ledger, in any order, also twice
 // and also where it makes no sense, and compares with a model after each.
 func TestAcceptedIsRecordedPlusOpenWhateverHappens(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		jobs := 0
 		rapid.Check(t, func(rt *rapid.T) {
 			jobs++

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 // failure is the finish of a batch of one whose last attempt failed, and its note.
@@ -17,7 +18,7 @@ func failure(job tasks.JobID, o ledger.Offer, n, generation int) ledger.Finishin
 }
 
 func TestAFinishOfAnEarlierGenerationLeavesTheReplayOpen(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const job = tasks.JobID("slept")
 		ctx, l := t.Context(), newJob(t, rdb, job)
 		o := offer(job, 1)
@@ -46,7 +47,7 @@ func TestAFinishOfAnEarlierGenerationLeavesTheReplayOpen(t *testing.T) {
 }
 
 func TestARecordWhoseBatchIsNotFinishedIsNotTakenAgain(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const job = tasks.JobID("early")
 		ctx, l := t.Context(), newJob(t, rdb, job)
 		o := offer(job, 1)

@@ -9,11 +9,12 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 // TestRestoreEqualsWhatWasThere plays a job into one Redis, puts what its units tell into an empty one, and compares.
 func TestRestoreEqualsWhatWasThere(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		const n = 3000 // enough for several seen sets
 		lost := newJob(t, rdb, "lost")
@@ -22,7 +23,7 @@ func TestRestoreEqualsWhatWasThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := newJob(t, embeddedRedis(t), "lost")
+		l := newJob(t, taskstest.Embedded(t), "lost")
 		r := l.Restore("lost", n)
 		for at := 0; at < n; at += 32 {
 			var numbers []int

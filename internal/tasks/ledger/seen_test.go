@@ -10,6 +10,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 // fill accepts requests 0 to n-1 in batches of 32, 16 batches a call as the enqueuer does.
@@ -54,7 +55,7 @@ func found(t *testing.T, l *ledger.Ledger, job tasks.JobID, n int) {
 func TestSeenSetLosesNothingAsItGrows(t *testing.T) {
 	for name, expect := range map[string]int64{"step by step": 0, "as expected": 20_000, "expected too much": 500_000} {
 		t.Run(name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+			taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 				n := 20_000
 				if strings.HasSuffix(t.Name(), "/embedded") { // the same scripts at a twentieth of the speed
 					n = 4000
@@ -74,7 +75,7 @@ func TestSeenSetLosesNothingAsItGrows(t *testing.T) {
 
 // With thousands of sets the scripts and the caller still agree on where a hash belongs.
 func TestSeenSetGrowsWhereItIsLargeAlready(t *testing.T) {
-	onBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const n, sets, load = 6000, 8190, 215
 		l := newJob(t, rdb, "large")
 		grown := map[string]any{"seen_sets": sets, "accepted": sets*load - n/2} // as if so many were there
@@ -92,7 +93,7 @@ func TestSeenSetGrowsWhereItIsLargeAlready(t *testing.T) {
 // The compact form is what makes a request cost 8 bytes rather than 60; Redis gives it up above 512 members.
 func TestSeenSetsStayCompact(t *testing.T) {
 	const n = 200_000
-	rdb := dial(t, redistest.Start(t).URL())
+	rdb := taskstest.Dial(t, redistest.Start(t).URL())
 	l := newJob(t, rdb, "compact")
 	fill(t, l, "compact", n)
 	found(t, l, "compact", n)

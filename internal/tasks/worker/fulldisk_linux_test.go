@@ -4,61 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
+	"github.com/fetchfleet/fetchfleet/internal/disktest"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
-// smallDisk mounts a file system of 2 MiB.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("fetchfleet-test", dir, "tmpfs", 0, "size=2m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount: %v", err)
-		}
-		t.Skipf("mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
-}
-
-// ballast takes what space is left.
-func ballast(t *testing.T, dir string) (free func()) {
-	t.Helper()
-	path := filepath.Join(dir, "ballast")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = file.Close() }()
-	for err == nil {
-		_, err = file.Write(make([]byte, 4096))
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 func TestAFullDiskStopsIntakeUntilThereIsSpace(t *testing.T) {
-	dir := smallDisk(t)
+	dir := disktest.Small(t, 2<<20)
 	f := newFleet(t)
 	s, err := filestore.Open(t.Context(), dir, filestore.Options{})
 	if err != nil {
@@ -72,7 +30,7 @@ func TestAFullDiskStopsIntakeUntilThereIsSpace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := ballast(t, dir)
+	free := disktest.Fill(t, dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()

@@ -23,7 +23,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
-	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
@@ -59,12 +59,7 @@ func newFleet(t *testing.T) *fleet {
 
 func (f *fleet) client() redis.UniversalClient {
 	f.t.Helper()
-	rdb, err := redisconn.Open(f.redis.URL(), redisconn.Options{})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() { _ = rdb.Close() })
-	return rdb
+	return taskstest.Dial(f.t, f.redis.URL())
 }
 
 // start runs a worker until the returned function is called, which waits for it.
