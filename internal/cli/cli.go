@@ -81,6 +81,7 @@ type exitError struct {
 	err  error // printed unless nil
 }
 
+// Error is what is printed, or names the code where nothing is.
 func (e *exitError) Error() string {
 	if e.err == nil {
 		return fmt.Sprintf("exit code %d", e.code)
@@ -88,6 +89,7 @@ func (e *exitError) Error() string {
 	return e.err.Error()
 }
 
+// Unwrap returns what is printed, nil where nothing is.
 func (e *exitError) Unwrap() error { return e.err }
 
 func usage(format string, args ...any) error {

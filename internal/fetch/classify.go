@@ -36,6 +36,7 @@ type streamError struct {
 	Cause    error
 }
 
+// Error is there because an error needs one; nobody reads it.
 func (e streamError) Error() string { return "http2 stream error" }
 
 // brokenOff reports whether the code is what a server sends when it gives an

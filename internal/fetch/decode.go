@@ -169,6 +169,7 @@ func (d *gzipDecoder) member() error {
 	return err
 }
 
+// Read reads on from one gzip member to the next (RFC 1952 section 2.2); what follows the last and is none is left.
 func (d *gzipDecoder) Read(p []byte) (int, error) {
 	for {
 		n, err := d.zr.Read(p)

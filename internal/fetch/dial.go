@@ -110,7 +110,10 @@ type handshakeError struct {
 	err  error
 }
 
+// Error names the host and what went wrong.
 func (e handshakeError) Error() string { return "handshake with " + e.host + ": " + e.err.Error() }
+
+// Unwrap returns what went wrong.
 func (e handshakeError) Unwrap() error { return e.err }
 
 // tlsConfig returns a copy of base (nil: Go's defaults) that offers HTTP/2 and

@@ -83,6 +83,7 @@ func (x *exchange) rest()  { x.deadline.Store(0) }
 // is a type of its own so that a cause from the caller is never taken for it.
 type expiry struct{ reason *Error }
 
+// Error says which limit was reached.
 func (e expiry) Error() string { return e.reason.Error() }
 
 // look is the timer's function: it ends the exchange or comes back when the

@@ -89,6 +89,7 @@ type refusedError struct {
 	host  string // filled in by the dialer, which knows the name
 }
 
+// Error names the address, its host where that is a name, and the flag that allows it.
 func (e *refusedError) Error() string {
 	of := ""
 	if e.host != "" && e.host != e.addr.String() {

@@ -38,6 +38,7 @@ type BusyError struct {
 	After time.Duration // when to ask again
 }
 
+// Error names the host whose line it is.
 func (e *BusyError) Error() string { return fmt.Sprintf("in line: %s", e.Host) }
 
 // IsBusy reports whether err is a *BusyError.

@@ -120,6 +120,7 @@ type localVisit struct {
 	host  *localHost
 }
 
+// Permit is as in Visit; release may be called twice.
 func (v *localVisit) Permit(ctx context.Context) (func(), error) {
 	v.local.waiting.Add(1)
 	defer v.local.waiting.Add(-1)
@@ -133,6 +134,7 @@ func (v *localVisit) Permit(ctx context.Context) (func(), error) {
 	return sync.OnceFunc(v.host.places.free), nil
 }
 
+// Turn is as in Visit.
 func (v *localVisit) Turn(ctx context.Context) error {
 	v.local.waiting.Add(1)
 	defer v.local.waiting.Add(-1)
@@ -149,6 +151,7 @@ func (h *localHost) turn(ctx context.Context) error {
 	return nil
 }
 
+// Leave is as in Visit. It is called once.
 func (v *localVisit) Leave() {
 	v.local.mu.Lock()
 	defer v.local.mu.Unlock()

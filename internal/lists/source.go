@@ -154,6 +154,7 @@ type counter struct {
 	read   *atomic.Int64
 }
 
+// Read reads and counts.
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.reader.Read(p)
 	c.read.Add(int64(n))
@@ -166,6 +167,7 @@ type decompressor struct {
 	format string
 }
 
+// Read decompresses; errors are *corrupt, those of the disk excepted.
 func (d *decompressor) Read(p []byte) (int, error) {
 	n, err := d.Reader.Read(p)
 	var disk *fs.PathError
@@ -181,10 +183,12 @@ type corrupt struct {
 	cause  error
 }
 
+// Error names the format and what is wrong.
 func (c *corrupt) Error() string {
 	return "the " + c.format + " data is damaged or cut short: " + c.cause.Error()
 }
 
+// Unwrap returns what is wrong.
 func (c *corrupt) Unwrap() error { return c.cause }
 
 // readError words what ended a source before its end, after so many lines of it.

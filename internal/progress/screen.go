@@ -55,6 +55,7 @@ func (d *Display) Writer() io.Writer { return besideBar{d} }
 
 type besideBar struct{ d *Display }
 
+// Write writes whole lines where the bar is, and the bar again below them.
 func (b besideBar) Write(p []byte) (int, error) {
 	d := b.d
 	d.mu.Lock()

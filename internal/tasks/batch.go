@@ -76,6 +76,7 @@ type NewerBatchError struct {
 	Version int
 }
 
+// Error names the batch, both versions, and the cure.
 func (e *NewerBatchError) Error() string {
 	return fmt.Sprintf("read batch %s: its version is %d, this fetchfleet understands up to %d: upgrade it", e.Batch, e.Version, BatchVersion)
 }

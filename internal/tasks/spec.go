@@ -103,6 +103,7 @@ func ParseSpec(data []byte) (Spec, error) {
 // NewerSpecError says that a job was made by a newer fetchfleet.
 type NewerSpecError struct{ Version int }
 
+// Error names both versions and the cure.
 func (e *NewerSpecError) Error() string {
 	return fmt.Sprintf("the job's spec has version %d, this fetchfleet understands up to %d: upgrade it", e.Version, SpecVersion)
 }

@@ -245,6 +245,7 @@ type ResumeError struct {
 	Err error
 }
 
+// Error is what stopped it, and the command that goes on.
 func (e *ResumeError) Error() string {
 	return fmt.Sprintf("%v; what was accepted is safe: run the same command with --job %s to continue", e.Err, e.Job)
 }

@@ -63,6 +63,7 @@ type ConflictError struct {
 	Fields []string // "--host-rate (the job has 5, not 1)"
 }
 
+// Error names the fields that differ and the cure.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("job %s exists with another policy: %s; leave these flags out to continue it, or give another --job",
 		e.Job, strings.Join(e.Fields, ", "))
@@ -161,6 +162,7 @@ type OtherStoreError struct {
 	Name            string
 }
 
+// Error names both stores and the cure.
 func (e *OtherStoreError) Error() string {
 	return fmt.Sprintf("job %s keeps its results in the store with identity %s; %s is another (%s): give the job's own --store",
 		e.Job, e.Noted, e.Name, e.Identity)

@@ -86,6 +86,8 @@ func fault(kind, cause error, format string, args ...any) error {
 	return &explained{message: fmt.Sprintf(format, args...), kind: kind, cause: cause}
 }
 
+// Error is the message with the cause in brackets.
 func (e *explained) Error() string { return fmt.Sprintf("%s (%v)", e.message, e.cause) }
 
+// Unwrap returns the kind and the cause.
 func (e *explained) Unwrap() []error { return []error{e.kind, e.cause} }

@@ -36,12 +36,15 @@ type guard struct {
 
 func newGuard(closing <-chan struct{}) *guard { return &guard{closing: closing} }
 
+// DialHook changes nothing.
 func (g *guard) DialHook(next redis.DialHook) redis.DialHook { return next }
 
+// ProcessPipelineHook changes nothing: asynq sends its scripts one by one.
 func (g *guard) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
+// ProcessHook lets every command through, and looks after scripts that dequeue or end a task.
 func (g *guard) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		keys := scriptKeys(cmd)

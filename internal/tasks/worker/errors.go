@@ -27,13 +27,16 @@ type (
 	}
 )
 
+// Error is what the task is archived with.
 func (e *archiveError) Error() string { return e.text }
 
 // Is makes asynq archive the task while showing our text: a bare asynq.SkipRetry would be shown as such.
 func (e *archiveError) Is(target error) bool { return target == asynq.SkipRetry }
 
+// Error is what the task shows under Retry: what went wrong.
 func (e *retryError) Error() string { return e.text }
 
+// Error is what the task shows under Retry: why nothing was tried.
 func (e *deferError) Error() string { return e.text }
 
 func deferBatch(after time.Duration, format string, args ...any) error {

@@ -76,8 +76,13 @@ func (s *slots) inUse() int {
 // slotQueue is a heap of waiters, oldest visit first.
 type slotQueue []*slotWaiter
 
-func (q slotQueue) Len() int           { return len(q) }
+// Len is for container/heap.
+func (q slotQueue) Len() int { return len(q) }
+
+// Less is for container/heap: the oldest visit comes first.
 func (q slotQueue) Less(i, j int) bool { return q[i].visit < q[j].visit }
+
+// Swap is for container/heap, and keeps the indexes true.
 func (q slotQueue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].index, q[j].index = i, j

@@ -241,10 +241,19 @@ const giveUpTimeout = 5 * time.Second
 // asynqLog passes asynq's own log lines on.
 type asynqLog struct{ log zerolog.Logger }
 
+// Debug logs at debug.
 func (l asynqLog) Debug(args ...any) { l.log.Debug().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
-func (l asynqLog) Info(args ...any)  { l.log.Debug().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
-func (l asynqLog) Warn(args ...any)  { l.log.Debug().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
+
+// Info logs at debug: what asynq tells of its own course is no news.
+func (l asynqLog) Info(args ...any) { l.log.Debug().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
+
+// Warn logs at debug, too: what matters of it the worker says itself.
+func (l asynqLog) Warn(args ...any) { l.log.Debug().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
+
+// Error logs at warn: asynq goes on by itself.
 func (l asynqLog) Error(args ...any) { l.log.Warn().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
+
+// Fatal logs at error, and does not end the process.
 func (l asynqLog) Fatal(args ...any) { l.log.Error().Str("from", "asynq").Msg(fmt.Sprint(args...)) }
 
 // health is what the loops have found out.
