@@ -31,6 +31,8 @@ type Batch struct {
 	WaitSince int64  `json:"wait_since,omitempty"` // Unix milliseconds of the first of them, by Redis
 	// Generation is that of its request when the batch was made; a replay of this very batch raises it further.
 	Generation int `json:"generation,omitempty"`
+	// Split says that the batch came of one whose workers vanished: its request may be the cause.
+	Split bool `json:"split,omitempty"`
 }
 
 // Payload writes the batch as JSON.
@@ -56,6 +58,9 @@ func (b *Batch) AppendPayload(p []byte) (_ []byte, err error) {
 	p = append(p, ']')
 	if b.Carried {
 		p = append(p, `,"carried":true`...)
+	}
+	if b.Split {
+		p = append(p, `,"split":true`...)
 	}
 	p = appendInt(p, "attempts", int64(b.Attempts))
 	p = appendInt(p, "generation", int64(b.Generation))

@@ -60,7 +60,7 @@ func TestBatchReadsAsItWasWritten(t *testing.T) {
 			ID: "b", V: BatchVersion, Job: JobID(rapid.StringMatching(`[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62}[a-zA-Z0-9_-])?`).Draw(t, "job")),
 			Host:     "h" + text(t, "host"),
 			Requests: rapid.SliceOfN(rapid.Custom(drawRequest), 1, 5).Draw(t, "requests"),
-			Carried:  rapid.Bool().Draw(t, "carried"), Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"),
+			Carried:  rapid.Bool().Draw(t, "carried"), Split: rapid.Bool().Draw(t, "split"), Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"),
 			LastError: text(t, "error"), Waits: rapid.IntRange(0, 20).Draw(t, "waits"),
 			WaitSince: rapid.Int64Range(0, 1<<45).Draw(t, "since"), Generation: rapid.IntRange(0, 9).Draw(t, "generation"),
 		}

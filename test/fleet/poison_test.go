@@ -31,7 +31,7 @@ func TestCrashingRequestIsIsolated(t *testing.T) {
 	began := time.Now()
 	fleet := &crew{world: w}
 	crashes := 0
-	for end := began.Add(2 * time.Minute); w.status().State != "ended"; time.Sleep(50 * time.Millisecond) {
+	for end := began.Add(4 * time.Minute); w.status().State != "ended"; time.Sleep(50 * time.Millisecond) {
 		if n := len(fleet.all); n == 0 || fleet.all[n-1].gone() {
 			crashes = n
 			fleet.hire("fragile", "FLEET_FAULT_URL=crash-me")

@@ -3,8 +3,10 @@ package filestore
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestFlushesAreShared(t *testing.T) {
@@ -58,4 +60,43 @@ func TestBarrierEndsWithItsContext(t *testing.T) {
 		disk <- nil
 		s.close()
 	})
+}
+
+func TestACrowdIsGathered(t *testing.T) {
+	tests := map[string]struct {
+		every         time.Duration // a commit comes
+		least, most   int           // flushes for a hundred
+		longestWait   time.Duration
+		flushDuration time.Duration
+	}{
+		"lone commits never wait":         {every: 10 * time.Millisecond, flushDuration: 5 * time.Millisecond, least: 100, most: 100, longestWait: 5 * time.Millisecond},
+		"many share few flushes":          {every: time.Millisecond, flushDuration: 5 * time.Millisecond, least: 2, most: 6, longestWait: 2*gather + 10*time.Millisecond},
+		"a slow disk gathers a crowd too": {every: 10 * time.Millisecond, flushDuration: 100 * time.Millisecond, least: 5, most: 11, longestWait: 2*gather + 200*time.Millisecond},
+	}
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				flushes := 0
+				s := &syncer{flush: func([]string) error { flushes++; time.Sleep(tt.flushDuration); return nil }}
+				var commits sync.WaitGroup
+				for i := range 100 {
+					commits.Go(func() {
+						time.Sleep(time.Duration(i) * tt.every)
+						began := time.Now()
+						if err := s.barrier(t.Context(), nil); err != nil {
+							t.Error(err)
+						}
+						if waited := time.Since(began); waited > tt.longestWait {
+							t.Errorf("commit %d waited %v, want at most %v", i, waited, tt.longestWait)
+						}
+					})
+				}
+				commits.Wait()
+				s.close()
+				if flushes < tt.least || flushes > tt.most {
+					t.Errorf("%d flushes, want %d to %d", flushes, tt.least, tt.most)
+				}
+			})
+		})
+	}
 }

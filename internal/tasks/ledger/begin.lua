@@ -10,7 +10,7 @@
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
---   {'suspect', now}                          so many deliveries have vanished; this one was not counted
+--   {'suspect', now}                          so many deliveries have vanished, or more; this one was not counted
 --   {'unknown', now}                          there is no such job
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -24,7 +24,8 @@ end
 local begun, last = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '0', '^(%d+) ?(.*)$')
 begun = tonumber(begun)
 if last ~= ARGV[4] then
-  if begun > 0 and begun == tonumber(ARGV[3]) then return { 'suspect', now } end
+  local suspect = tonumber(ARGV[3])
+  if suspect > 0 and begun >= suspect then return { 'suspect', now } end
   begun = begun + 1
   redis.call('HSET', KEYS[3], ARGV[1], begun .. ' ' .. ARGV[4])
 end

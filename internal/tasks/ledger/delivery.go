@@ -80,7 +80,7 @@ type Start struct {
 	// Token is this delivery's alone, over all workers there ever are. Beginning again under the token that began last
 	// is the same delivery, and counted once: clients repeat a command whose reply was lost. It must not be empty.
 	Token string
-	// Suspect is the number of deliveries begun and neither finished nor returned at which the batch is not begun, and
+	// Suspect is the number of deliveries begun and neither finished nor returned from which on the batch is not begun, and
 	// the answer is BatchSuspect; 0 = it is begun whatever came before.
 	Suspect int
 }

@@ -181,6 +181,7 @@ func (d *delivery) split(a *store.Account) error {
 	for i := range d.batch.Requests {
 		one := *d.batch
 		one.Requests = d.batch.Requests[i : i+1]
+		one.Split = true
 		child, err := d.child("split", &one, 0)
 		if err != nil {
 			return err

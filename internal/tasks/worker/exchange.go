@@ -144,8 +144,8 @@ func (a *attempt) failed(resp *fetch.Response, err error) result {
 // answered takes an answer: its body goes into the store if it is final.
 func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	h := happening{status: resp.Status}
-	if wait, ok := fetch.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now()); ok && !h.ok() {
-		h.asked, h.retryAfter = true, wait
+	if text := resp.Header.Get("Retry-After"); text != "" && !h.ok() {
+		h.retryAfter, h.asked = fetch.ParseRetryAfter(text, time.Now())
 	}
 	if v := a.decide(h); v.step != stepRecord {
 		_ = resp.Body.Close()

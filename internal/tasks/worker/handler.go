@@ -134,13 +134,13 @@ type delivery struct {
 // finish from its account), and only then the fetch. Whatever goes wrong in this process on the way gives the batch
 // back: only a delivery that vanishes may count as one.
 func (d *delivery) work(ctx context.Context) error {
-	err := d.begin(ctx)
+	err := d.prepare(ctx)
 	switch {
 	case err != nil:
-	case d.state.State == ledger.BatchSuspect:
-		err = d.lastChance(ctx)
+	case d.batch.Split:
+		err = d.splitOff(ctx)
 	default:
-		err = d.proceed(ctx)
+		err = d.begin(ctx)
 	}
 	if d.counted && !decided(err) {
 		err = d.giveBack(ctx, err)
@@ -161,23 +161,75 @@ func (d *delivery) undone(err error) bool {
 	return d.state.State == "" || d.state.State == ledger.BatchArchived
 }
 
+// begin begins the delivery, unless so many have vanished that its batch is a suspect.
+func (d *delivery) begin(ctx context.Context) error {
+	if err := d.count(ctx, crashes-1); err != nil {
+		return err
+	}
+	if d.state.State == ledger.BatchSuspect {
+		return d.lastChance(ctx)
+	}
+	return d.proceed(ctx)
+}
+
 // lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
 // vanishes with it and would in the end be taken for the cause. So a batch of one, which would fail, goes alone among
-// those on their last chance; a batch of more, which would only be split, goes beside others of its kind. Turns are
-// taken before the delivery is counted. A batch that is not suspected yet may still be in flight beside them.
+// the suspects; a batch of more, which would only be split, goes beside others of its kind. Turns are taken before the
+// delivery is counted. A batch that is not suspected yet may still be in flight beside them.
 func (d *delivery) lastChance(ctx context.Context) error {
 	try, release := d.suspects.TryRLock, d.suspects.RUnlock
 	if d.single != "" {
 		try, release = d.suspects.TryLock, d.suspects.Unlock
 	}
-	if !try() {
-		return deferBatch(time.Second, "put off: its workers vanished %d times, so it takes turns with others like it", crashes-1)
+	if !d.turn(ctx, try) {
+		return inTurn()
 	}
 	defer release()
 	if err := d.count(ctx, 0); err != nil {
 		return err
 	}
 	return d.proceed(ctx)
+}
+
+// splitOff works a batch that came of one whose workers vanished. It may hold the cause, so it keeps clear of those on
+// their last chance from the first; and once a worker has vanished with it, it is a suspect itself.
+func (d *delivery) splitOff(ctx context.Context) error {
+	if !d.turn(ctx, d.suspects.TryRLock) {
+		return inTurn()
+	}
+	release := sync.OnceFunc(d.suspects.RUnlock)
+	defer release()
+	if err := d.count(ctx, 1); err != nil {
+		return err
+	}
+	if d.state.State == ledger.BatchSuspect {
+		release()
+		return d.lastChance(ctx)
+	}
+	return d.proceed(ctx)
+}
+
+// inTurn defers a suspect whose turn did not come.
+func inTurn() error {
+	return deferBatch(time.Second, "put off: its workers vanished, so it takes turns with others like it")
+}
+
+// turn waits a little for the turn of a suspect. Waiting in a slot is cheap, and a deferral takes more than a second.
+func (d *delivery) turn(ctx context.Context, try func() bool) bool {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for patience := time.After(2 * time.Second); !try(); {
+		select {
+		case <-look.C:
+		case <-patience:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-d.stopping.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // proceed goes on from what the ledger says of the batch.
@@ -194,7 +246,8 @@ func (d *delivery) proceed(ctx context.Context) error {
 	return d.open(ctx)
 }
 
-func (d *delivery) begin(ctx context.Context) error {
+// prepare finds out what the batch's job wants.
+func (d *delivery) prepare(ctx context.Context) error {
 	job := d.batch.Job
 	entry, err := d.specs.get(ctx, job)
 	var newer *tasks.NewerSpecError
@@ -211,14 +264,13 @@ func (d *delivery) begin(ctx context.Context) error {
 	if len(d.batch.Requests) == 1 {
 		d.single, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
-	faults.Point("before-begin")
-	err = d.count(ctx, crashes-1)
-	faults.Point("after-begin")
-	return err
+	return nil
 }
 
 // count tells the ledger that this delivery begins; suspect is as in ledger.Start.
 func (d *delivery) count(ctx context.Context, suspect int) (err error) {
+	faults.Point("before-begin")
+	defer faults.Point("after-begin")
 	d.state, err = d.ledger.Begin(ctx, ledger.Start{
 		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect})
 	d.began = time.Now()
