@@ -15,6 +15,20 @@ type conn struct {
 	net.Conn
 	remote            string
 	dns, connect, tls time.Duration
+
+	// What the register knows of it, under the register's lock.
+	register *register
+	outer    net.Conn   // what net/http holds: this conn, or TLS above it
+	home     *hostConns // nil before it is added and after it is removed
+	uses     int        // exchanges under way on it; HTTP/2 has several
+	fresh    bool       // no exchange has had it yet
+	doomed   bool       // about to be closed: not to be used
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.register.remove(c)
+	return c.Conn.Close()
 }
 
 // connOf finds the conn below what net/http reports as the connection in use.
@@ -31,10 +45,12 @@ type dialer struct {
 	net        net.Dialer
 	tls        *tls.Config
 	tlsTimeout time.Duration
+	register   *register // of what was dialled
 }
 
 func newDialer(o Options) *dialer {
 	return &dialer{
+		register: newRegister(),
 		net: net.Dialer{
 			Timeout:        o.ConnectTimeout,
 			Resolver:       o.Resolver,
@@ -51,6 +67,7 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
+	d.register.add(c, place{tls: false, addr: addr}, c)
 	return c, nil
 }
 
@@ -69,6 +86,8 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (*conn, erro
 		remote:  c.RemoteAddr().String(),
 		dns:     resolved,
 		connect: time.Since(start) - resolved,
+
+		register: d.register,
 	}, nil
 }
 
@@ -97,10 +116,11 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 	defer cancel()
 	t := tls.Client(c, config)
 	if err := t.HandshakeContext(ctx); err != nil {
-		c.Close() // the handshake's error is the one that matters
+		_ = c.Close() // the handshake's error is the one that matters
 		return nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
 	}
 	c.tls = time.Since(start)
+	d.register.add(c, place{tls: true, addr: addr}, t)
 	return t, nil
 }
 

@@ -36,17 +36,24 @@ type exchange struct {
 	firstByte atomic.Int64 // nanoseconds since start; written by net/http's reader
 	total     time.Duration
 
+	register *register
+	secure   bool       // https
+	refused  bool       // the connection got last was about to be closed: nothing was sent on it
+	holds    *conn      // under the register's lock, as the next
+	waitsAt  *hostConns // where it waits for a connection, nil when it does not
+
 	trace    httptrace.ClientTrace
 	response Response
 	body     body
 }
 
-func newExchange(ctx context.Context, r *Request) *exchange {
+func newExchange(ctx context.Context, r *Request, conns *register) *exchange {
 	x := &exchange{
-		start:   time.Now(),
-		timeout: cmp.Or(r.Timeout, 30*time.Second),
-		maxTime: cmp.Or(r.MaxTime, time.Hour),
-		maxBody: cmp.Or(r.MaxBody, 1<<30),
+		start:    time.Now(),
+		timeout:  cmp.Or(r.Timeout, 30*time.Second),
+		maxTime:  cmp.Or(r.MaxTime, time.Hour),
+		maxBody:  cmp.Or(r.MaxBody, 1<<30),
+		register: conns,
 	}
 	x.ctx, x.cancel = context.WithCancelCause(ctx)
 	x.timer = time.AfterFunc(math.MaxInt64, x.look) // started when x.timer is set
@@ -64,10 +71,16 @@ func (x *exchange) traced() context.Context {
 
 // getConn: dialling has limits of its own, so the wait for headers is off. It
 // is called again when net/http repeats a request on a fresh connection.
-func (x *exchange) getConn(string) { x.rest() }
+func (x *exchange) getConn(addr string) {
+	x.rest()
+	x.register.wait(x, place{x.secure, addr})
+}
 
 func (x *exchange) gotConn(info httptrace.GotConnInfo) {
 	x.conn, x.reused = connOf(info.Conn), info.Reused
+	if x.refused = !x.register.take(x, x.conn); x.refused {
+		x.conn.Conn.Close() // whoever doomed it may not have come to it: not a byte may be written from here on
+	}
 	x.await()
 }
 
@@ -107,6 +120,21 @@ func (x *exchange) look() {
 	}
 }
 
+// pause waits for so long, and reports whether the exchange is still to go on.
+func (x *exchange) pause(d time.Duration) bool {
+	if d == 0 {
+		return x.ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-x.ctx.Done():
+		return false
+	}
+}
+
 func (x *exchange) step() string {
 	if x.inBody.Load() {
 		return "body"
@@ -139,4 +167,5 @@ func (x *exchange) finish() {
 	x.total = x.elapsed()
 	x.timer.Stop()
 	x.cancel(nil)
+	x.register.leave(x)
 }

@@ -82,6 +82,7 @@ var defaultUserAgent = sync.OnceValue(func() string {
 // concurrent use; one per process is enough.
 type Fetcher struct {
 	transport *http.Transport
+	register  *register
 	userAgent string
 }
 
@@ -91,6 +92,7 @@ func New(o Options) *Fetcher {
 	d := newDialer(o)
 	return &Fetcher{
 		userAgent: o.UserAgent,
+		register:  d.register,
 		transport: &http.Transport{
 			Proxy:                  o.Proxy,
 			DialContext:            d.dial,
@@ -125,13 +127,13 @@ func (f *Fetcher) Close() { f.transport.CloseIdleConnections() }
 // A redirect is an answer like any other. ctx ends the whole exchange, body
 // included. r is not changed and may be used again.
 func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
-	x := newExchange(ctx, r)
+	x := newExchange(ctx, r, f.register)
 	req, err := f.build(x, r)
 	if err != nil {
 		x.finish()
 		return nil, err
 	}
-	answer, tripErr := f.transport.RoundTrip(req)
+	answer, tripErr := f.roundTrip(x, r, req)
 	if tripErr != nil {
 		err := x.explain("headers", classifyTrip, tripErr)
 		x.finish()
@@ -144,3 +146,24 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	return x.accept(req, answer), nil
 }
+
+// roundTrip hands req to net/http, and again as long as the connection it got was one that CloseIdle had chosen, on which
+// nothing was sent. Over HTTP/1.1 net/http mostly repeats such a request by itself, over HTTP/2 it does not.
+func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.Response, error) {
+	for wait := time.Duration(0); ; wait = min(2*wait+repeatWait, maxRepeatWait) {
+		answer, err := f.transport.RoundTrip(req)
+		if err == nil || !x.refused || !x.pause(wait) {
+			return answer, err
+		}
+		again := *req // the old one may still be looked at
+		setBody(&again, r.Body)
+		req = &again
+		x.refused = false
+	}
+}
+
+// Waits before a request is repeated, but for the first time: net/http's pool needs a moment to see that a connection is gone.
+const (
+	repeatWait    = 100 * time.Microsecond
+	maxRepeatWait = 20 * time.Millisecond
+)

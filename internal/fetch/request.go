@@ -62,6 +62,7 @@ func (f *Fetcher) build(x *exchange, r *Request) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.secure = target.Scheme == "https"
 	method := r.method()
 	if method == http.MethodConnect {
 		return nil, fail(RequestInvalid, "request", "method CONNECT is not supported")
