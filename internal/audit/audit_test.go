@@ -33,6 +33,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -111,7 +112,7 @@ func (s *site) work(until func(ledger.Status) bool) {
 	s.t.Helper()
 	fetcher := fetch.New(fetch.Options{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	defer fetcher.Close()
-	w, err := worker.New(s.t.Context(), worker.Options{Redis: s.rdb, Store: s.store, Fetcher: fetcher, Gate: hosts.NewLocal(), Logger: zerolog.Nop()})
+	w, err := worker.New(s.t.Context(), worker.Options{Redis: s.rdb, Store: s.store, Fetcher: fetcher, Gate: hosts.NewFleet(hosts.NewRedis(s.rdb, asynqkeys.CallLua, nil)), Logger: zerolog.Nop()})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ var grammars = []struct {
 	{"enqueue", func() any { return &enqueueCommand{} }},
 	{"fleet run", func() any { return &runCommand{} }},
 	{"fleet status", func() any { return &statusCommand{} }},
+	{"fleet hosts", func() any { return &hostsCommand{} }},
 	{"fleet audit", func() any { return &auditCommand{} }},
 	{"fleet monitor", func() any { return &monitorCommand{} }},
 }
@@ -47,7 +48,7 @@ var others = map[string]string{
 	"queue": "low", "host-rate": "2.5", "host-burst": "3", "host-conns": "7", "retries": "9", "backoff": "base=3s",
 	"retry-on": "404", "patience": "7m", "timeout": "8s", "max-time": "9m", "max-body": "5MiB", "robots": "ignore",
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
-	"sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "queues": "low=2", "store": "elsewhere",
+	"sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "sort": "rate", "queues": "low=2", "store": "elsewhere",
 }
 
 func TestEveryFlagIsAVariableOfTheSameSpelling(t *testing.T) {
@@ -77,7 +78,7 @@ func checkVariable(t *testing.T, name string, grammar func() any, f *kong.Flag) 
 	if f.Name != "store" && (name == "worker" || name == "fleet audit") {
 		rest = append(rest, "--store=s")
 	}
-	if name == "fleet status" || name == "fleet audit" {
+	if name == "fleet status" || name == "fleet hosts" || name == "fleet audit" {
 		rest = append(rest, "job")
 	}
 	byFlag, byEnv, without := grammar(), grammar(), grammar()

@@ -39,6 +39,7 @@ type fleetGrammar struct {
 	Run     runCommand     `cmd:"" help:"Fetch a list: everything in one process, with an embedded Redis."`
 	Demo    demoCommand    `cmd:"" help:"Do the same against a site that is served on loopback: no network needed."`
 	Status  statusCommand  `cmd:"" help:"Show the figures of a job."`
+	Hosts   hostsCommand   `cmd:"" help:"Report what a job did at each host: requests, rate, waits, robots.txt, pauses."`
 	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
 	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
 	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
@@ -53,6 +54,8 @@ func (g *fleetGrammar) selected(k *kong.Context) runner {
 		return &g.Demo
 	case "status":
 		return &g.Status
+	case "hosts":
+		return &g.Hosts
 	case "audit":
 		return &g.Audit
 	case "monitor":

@@ -28,7 +28,7 @@ type PolicyFlags struct {
 	Method    *string         `group:"Policy" env:"FLEET_METHOD" help:"Method (default: GET)."`
 	Header    []string        `group:"Policy" env:"FLEET_HEADER" sep:"none" placeholder:"'K: V'" help:"Header field for every request; may be repeated."`
 	Data      *string         `group:"Policy" env:"FLEET_DATA" help:"Body for every request that brings none."`
-	Robots    *string         `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). Accepted and kept with the job; not acted on yet."`
+	Robots    *string         `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). What it does not allow is recorded as skipped, class robots."`
 	UserAgent *string         `group:"Policy" env:"FLEET_USER_AGENT" help:"User-Agent field (default: fetchfleet and its address)."`
 	NoDedupe  bool            `group:"Policy" env:"FLEET_NO_DEDUPE" help:"Fetch a URL as often as the list has it; its lines are told apart by their number."`
 }

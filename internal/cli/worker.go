@@ -23,10 +23,12 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/admin"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
@@ -45,11 +47,13 @@ func Worker(w IO) int {
 
 // FetchFlags are how a worker works, wherever it runs.
 type FetchFlags struct {
-	Visits       int            `group:"Worker" env:"FLEET_VISITS" default:"512" help:"Batches worked at once (default: ${default})."`
-	Concurrency  int            `group:"Worker" env:"FLEET_CONCURRENCY" default:"128" help:"Requests in flight over all visits (default: ${default})."`
-	AllowPrivate []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
-	DrainTimeout tasks.Duration `group:"Worker" env:"FLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests in flight may go on after SIGTERM (default: ${default})."`
-	Sync         string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
+	Visits        int            `group:"Worker" env:"FLEET_VISITS" default:"512" help:"Batches worked at once (default: ${default})."`
+	Concurrency   int            `group:"Worker" env:"FLEET_CONCURRENCY" default:"128" help:"Requests in flight over all visits (default: ${default})."`
+	AllowPrivate  []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
+	DrainTimeout  tasks.Duration `group:"Worker" env:"FLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests in flight may go on after SIGTERM (default: ${default})."`
+	Hosts         string         `group:"Worker" name:"hosts" env:"FLEET_HOSTS" type:"path" placeholder:"FILE" help:"The fleet's own rules for hosts, one a line: HOST or *.SUFFIX, then rate=, burst=, conns=, delay=, agent=, robots=obey|ignore, blocked. They win over a job's flags; the file is read again when it changes."`
+	RetryAfterCap tasks.Duration `group:"Worker" env:"FLEET_RETRY_AFTER_CAP" default:"1h" help:"The longest pause that a host may ask for with Retry-After (default: ${default})."`
+	Sync          string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
 }
 
 func (f *FetchFlags) validate() error {
@@ -58,6 +62,9 @@ func (f *FetchFlags) validate() error {
 	}
 	if f.DrainTimeout <= 0 {
 		return usage("--drain-timeout %s: must be above 0", f.DrainTimeout)
+	}
+	if f.RetryAfterCap <= 0 {
+		return usage("--retry-after-cap %s: must be above 0", f.RetryAfterCap)
 	}
 	_, err := f.allowed()
 	return err
@@ -164,8 +171,9 @@ type member struct {
 
 	store   store.Store
 	fetcher *fetch.Fetcher
-	gate    *hosts.Local
+	gate    *hosts.Fleet
 	worker  *worker.Worker
+	unwatch func() // ends the watch over --hosts
 }
 
 // newName makes a name that no other worker has: in containers the process id is always 1, and host names are chosen.
@@ -192,19 +200,46 @@ func (m *member) build(ctx context.Context) (err error) {
 		return closing(m.store, err)
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.gate = hosts.NewLocal()
+	hostRules, err := m.hostRules(ctx)
+	if err != nil {
+		return closing(m.store, err)
+	}
+	figures := metrics.New(m.registry)
+	m.gate = hosts.NewFleet(hosts.NewRedis(m.redis, asynqkeys.CallLua, figures.HostCall))
 	m.worker, err = worker.New(ctx, worker.Options{
 		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
 		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,
-		Metrics: metrics.New(m.registry),
+		Metrics: figures, Rules: hostRules, RetryAfterCap: time.Duration(m.RetryAfterCap),
 	})
 	if err != nil {
+		m.unwatch()
 		return closing(m.store, err)
 	}
 	return nil
 }
 
+// hostRules reads --hosts and keeps it up to date until unwatch is called.
+func (m *member) hostRules(ctx context.Context) (func(host string) rules.Rule, error) {
+	m.unwatch = func() {}
+	if m.Hosts == "" {
+		return nil, nil
+	}
+	file, err := rules.Open(m.Hosts, func(err error) { m.log.Error().Err(err).Msg("rules for hosts stay as they were") })
+	if err != nil {
+		return nil, usage("--hosts: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		file.Watch(ctx, 0)
+	}()
+	m.unwatch = func() { cancel(); <-done }
+	return file.For, nil
+}
+
 func (m *member) close() {
+	m.unwatch()
 	m.fetcher.Close()
 	if err := m.store.Close(); err != nil {
 		m.log.Error().Err(err).Msg("store did not close cleanly")

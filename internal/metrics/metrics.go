@@ -14,7 +14,7 @@ import (
 type Metrics struct {
 	finished, failed, batches, deferred *family
 
-	bytes, swept, recovered            prometheus.Counter
+	bytes, swept, recovered, hostCalls prometheus.Counter
 	exchange, commit, finish           prometheus.Histogram
 	inFlight, visits, redisUp, storeUp prometheus.Gauge
 }
@@ -30,6 +30,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		bytes:     r.counter("body_bytes_total", "Decoded bytes of bodies stored."),
 		swept:     r.counter("outbox_swept_total", "Batches handed to asynq by a sweep, their maker having died."),
 		recovered: r.counter("dead_batches_recovered_total", "Batches of dead workers put back."),
+		hostCalls: r.counter("host_calls_total", "Calls to Redis about limits of hosts."),
 		exchange:  r.histogram("exchange_seconds", "Time of a request's last exchange, whole.", prometheus.ExponentialBuckets(.005, 2.5, 11)),
 		commit:    r.histogram("commit_seconds", "Time to commit a unit.", prometheus.ExponentialBuckets(.001, 3, 10)),
 		finish:    r.histogram("finish_seconds", "Time to finish a batch in the ledger.", prometheus.ExponentialBuckets(.0005, 3, 10)),
@@ -135,6 +136,13 @@ func (m *Metrics) OutboxSwept(n int) {
 func (m *Metrics) DeadBatchesRecovered(n int) {
 	if m != nil {
 		m.recovered.Add(float64(n))
+	}
+}
+
+// HostCall counts a call to Redis about limits of hosts.
+func (m *Metrics) HostCall() {
+	if m != nil {
+		m.hostCalls.Inc()
 	}
 }
 

@@ -31,8 +31,8 @@ func benchFetch(ctx context.Context, l *lab) error {
 			run  func() (figure, error)
 		}{
 			{&pool, func() (figure, error) { return l.pool(list) }},
-			{&off, func() (figure, error) { return l.fleet(ctx, list, "off") }},
-			{&batch, func() (figure, error) { return l.fleet(ctx, list, "batch") }},
+			{&off, func() (figure, error) { return l.fleet(ctx, l.worker(), list, "off") }},
+			{&batch, func() (figure, error) { return l.fleet(ctx, l.worker(), list, "batch") }},
 			{&perURL, func() (figure, error) { return l.perURL(ctx, list) }},
 		} {
 			f, err := m.run()
@@ -93,8 +93,11 @@ func (l *lab) pool(list string) (figure, error) {
 	return figure{time.Since(p.began), p.cpu()}, nil
 }
 
+// worker is the program that is measured.
+func (l *lab) worker() string { return filepath.Join(l.bin, "worker") }
+
 // fleet enqueues the list, then starts one worker and measures from its start to the end of the job.
-func (l *lab) fleet(ctx context.Context, list, sync string) (figure, error) {
+func (l *lab) fleet(ctx context.Context, worker, list, sync string) (figure, error) {
 	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
@@ -106,7 +109,7 @@ func (l *lab) fleet(ctx context.Context, list, sync string) (figure, error) {
 		return figure{}, err
 	}
 	before := l.redis.running()
-	w, err := start(exec.Command(filepath.Join(l.bin, "worker"), "--redis", l.url, "--store", dir, "--sync", sync,
+	w, err := start(exec.Command(worker, "--redis", l.url, "--store", dir, "--sync", sync,
 		"--allow-private", "127.0.0.0/8", "--listen", "", "--log-level", "warn"), nil)
 	if err != nil {
 		return figure{}, err

@@ -29,6 +29,7 @@ type lab struct {
 	url    string
 	origin *process
 	hosts  []string // "127.0.0.1:PORT"
+	polite politeOptions
 }
 
 const originHosts = 64

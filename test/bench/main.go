@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 )
 
@@ -27,6 +28,8 @@ var benchmarks = []benchmark{
 	{"enqueue", "URLs per second into a local Redis, bytes of Redis per URL, memory for a million lines", benchEnqueue},
 	{"latency", "ten URLs of one host that take 900 ms each, with fleet run", benchLatency},
 	{"memory", "8 bodies of 200 MB at once: memory of the worker", benchMemory},
+	{"polite", "200 hosts at 5 requests/s each, measured at the origin, against the best that any scheduler could do", benchPolite},
+	{"nolimits", "fetch without limits against a worker of a version before (FLEET_BENCH_BASE)", benchNoLimits},
 }
 
 // roles are what this program does when it starts itself as another process.
@@ -50,6 +53,8 @@ func measure() error {
 	only := flag.String("only", "", "benchmarks to run, separated by commas (default: all)")
 	pages := flag.Int("pages", 50_000, "pages of the fetch benchmark")
 	runs := flag.Int("runs", 3, "runs of each; medians are printed")
+	politeURLs := flag.Int("polite-urls", 4000, "URLs of the polite benchmark's lists over 200 hosts; its others scale with it")
+	politeParallel := flag.Int("polite-parallel", runtime.NumCPU(), "variants of the polite benchmark that are measured at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -58,6 +63,7 @@ func measure() error {
 		return err
 	}
 	defer l.close()
+	l.polite = politeOptions{urls: *politeURLs, parallel: *politeParallel}
 	for _, b := range benchmarks {
 		if *only != "" && !strings.Contains(","+*only+",", ","+b.name+",") {
 			continue

@@ -55,15 +55,15 @@ func TestCrashingRequestIsIsolated(t *testing.T) {
 func TestHostsThatNeverServeEndTheJob(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, patience, class string
+		name, patience, class, busy string
 	}{
-		{"429 for longer than the patience is a host that is not available", "2s", "host_unavailable"},
-		{"429 within the patience uses up the attempts in the end", "1h", "http_429"},
+		{"429 for longer than the patience is a host that is not available", "2s", "host_unavailable", "/always429"},
+		{"429 within the patience uses up the attempts in the end", "1h", "http_429", "/always429?retry-after=1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			silent, busy, good := w.origin.Host(1)+"/hang", w.origin.Host(2)+"/always429", w.origin.Host(3)+"/page/1"
+			silent, busy, good := w.origin.Host(1)+"/hang", w.origin.Host(2)+c.busy, w.origin.Host(3)+"/page/1"
 			w.enqueue([]string{silent, busy, good}, with(unlimited, "--timeout", "1s", "--retries", "2", "--patience", c.patience,
 				"--backoff", "base=100ms,cap=300ms,jitter=none")...)
 			worker := w.worker("worker")

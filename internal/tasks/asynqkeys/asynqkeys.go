@@ -57,3 +57,9 @@ func States(ctx context.Context, rdb redis.UniversalClient, queue string, ids []
 	}
 	return states, nil
 }
+
+// CallLua defines two functions for scripts of others: asynq_call(queue, id, now) puts a waiting task at the head of its
+// queue's pending list, asynq_alive(queue, id, now) tells whether a task is in living hands. now is Redis time in µs.
+//
+//go:embed call.lua
+var CallLua string

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the scripts
 	"encoding/json"
@@ -50,15 +51,16 @@ const (
 // Delivery is what the ledger knows as a delivery of a batch begins.
 type Delivery struct {
 	State      BatchState
-	Now        time.Time // by Redis
-	Begun      int       // deliveries begun and neither finished nor returned, this one included
-	Generation int       // of the batch's one request; 0 for batches of more
-	Base       int       // asynq's retry count when the batch was replayed
-	Waits      int       // waits in a row, -1 when none was noted
-	WaitSince  int64     // Unix milliseconds of the first of them
-	Store      string    // identity of the job's store, empty before its first unit
-	LastError  string    // what Tried noted last
-	Archived   Note      // when archived
+	Now        time.Time     // by Redis
+	Begun      int           // deliveries begun and neither finished nor returned, this one included
+	Generation int           // of the batch's one request; 0 for batches of more
+	Base       int           // asynq's retry count when the batch was replayed
+	Waits      int           // waits in a row, -1 when none was noted
+	WaitSince  int64         // Unix milliseconds of the first of them
+	Store      string        // identity of the job's store, empty before its first unit
+	LastError  string        // what Tried noted last
+	Alone      time.Duration // how long the batch's host is left alone: see Start.Host
+	Archived   Note          // when archived
 	note       string
 }
 
@@ -83,12 +85,14 @@ type Start struct {
 	// Suspect is the number of deliveries begun and neither finished nor returned from which on the batch is not begun, and
 	// the answer is BatchSuspect; 0 = it is begun whatever came before.
 	Suspect int
+	// Host is the key under which others keep what is known of the batch's host; "" = nobody does.
+	Host string
 }
 
 // Begin notes that a delivery of a batch begins.
 func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 	k := keysOf(s.Job)
-	res, err := beginScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases},
+	res, err := beginScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases, cmp.Or(s.Host, "-")},
 		string(s.Batch), string(s.Request), s.Suspect, s.Token).Slice()
 	if err != nil {
 		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", s.Batch, s.Job, err)
@@ -105,6 +109,7 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 		d.Begun, d.Generation = int(n(2)), int(n(3))
 		d.Base = int(n(4))
 		d.Waits, d.WaitSince, d.Store, d.LastError = int(n(5)), n(6), res[7].(string), res[8].(string)
+		d.Alone = time.Duration(n(9)) * time.Microsecond
 	}
 	return d, nil
 }

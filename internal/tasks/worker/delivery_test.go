@@ -40,10 +40,10 @@ func (f *fleet) meddled(do func(context.Context, redis.Cmder, redis.ProcessHook)
 	return rdb
 }
 
-// isBegin recognises the script that begins a delivery by the seven keys it names.
+// isBegin recognises the script that begins a delivery by the eight keys it names.
 func isBegin(cmd redis.Cmder) bool {
 	args := cmd.Args()
-	if len(args) < 6 || !strings.HasPrefix(cmd.Name(), "eval") || args[2] != 7 {
+	if len(args) < 6 || !strings.HasPrefix(cmd.Name(), "eval") || args[2] != 8 {
 		return false
 	}
 	key, ok := args[5].(string)

@@ -36,11 +36,17 @@ type attempt struct {
 	at      time.Time
 }
 
-// request fetches one request of the batch, with its redirects at the same host. start ends waits for a turn.
-func (v *visitRun) request(ctx, start context.Context, i int) result {
+// attempt begins an attempt at request i of the batch.
+func (v *visitRun) attempt(i int) *attempt {
 	a := &attempt{visitRun: v, request: &v.batch.Requests[i], at: time.Now()}
 	a.id, a.url, a.method = a.request.Identity(v.batch.Job, &v.spec)
 	a.hops = slices.Clone(a.request.Redirects)
+	return a
+}
+
+// request fetches one request of the batch, with its redirects at the same host. start ends waits for a turn.
+func (v *visitRun) request(ctx, start context.Context, i int) result {
+	a := v.attempt(i)
 	next, err := a.first(ctx)
 	if errors.Is(err, ledger.ErrNoBody) {
 		return a.end(nil, happening{class: classBodyLost, message: err.Error()}, store.BodyRef{})
@@ -51,7 +57,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 	for {
 		resp, err := v.fetcher.Do(ctx, next)
 		if err != nil {
-			return a.failed(nil, err)
+			return a.unanswered(ctx, err)
 		}
 		follow, redirected, err := fetch.Redirect(next, resp)
 		if err != nil {
@@ -69,6 +75,9 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		if target.Host != v.batch.Host {
 			return result{begun: true, hop: &hop{host: target.Host, request: a.hopped(next, follow)}}
 		}
+		if why, refused := v.refusal(follow.URL); refused {
+			return a.end(resp, why, store.BodyRef{})
+		}
 		if err := v.visit.Turn(start); err != nil {
 			return result{begun: true, verdict: verdict{step: stepBack}}
 		}
@@ -80,7 +89,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 func (a *attempt) first(ctx context.Context) (*fetch.Request, error) {
 	r, spec := a.request, &a.spec
 	out := &fetch.Request{
-		Method: r.EffectiveMethod(spec), URL: r.URL, Body: r.Body, UserAgent: spec.UserAgent,
+		Method: r.EffectiveMethod(spec), URL: r.URL, Body: r.Body, UserAgent: a.userAgent(),
 		Timeout: r.HeaderTimeout(spec), MaxTime: time.Duration(spec.MaxTime), MaxBody: spec.MaxBody,
 		Header: http.Header(r.Header),
 	}
@@ -134,6 +143,19 @@ func (a *attempt) hopped(last, next *fetch.Request) tasks.Request {
 	return r
 }
 
+// unanswered ends an attempt to which no answer came. When the host was in trouble already and this was to find out
+// whether it is back, it was no attempt.
+func (a *attempt) unanswered(ctx context.Context, err error) result {
+	class := fetch.ClassOf(err)
+	if class != fetch.Canceled {
+		a.visit.Learn(ctx, lesson(class), 0)
+	}
+	if silent[class] && a.visit.Probe() {
+		return result{begun: true, verdict: verdict{step: stepBack}}
+	}
+	return a.failed(nil, err)
+}
+
 // failed ends an attempt that brought no whole answer. resp is that of the last exchange, if there was one.
 func (a *attempt) failed(resp *fetch.Response, err error) result {
 	class := fetch.ClassOf(err)
@@ -143,6 +165,7 @@ func (a *attempt) failed(resp *fetch.Response, err error) result {
 
 // answered takes an answer: its body goes into the store if it is final.
 func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
+	a.teach(ctx, a.visit, resp)
 	h := happening{status: resp.Status}
 	if text := resp.Header.Get("Retry-After"); text != "" && !h.ok() {
 		h.retryAfter, h.asked = fetch.ParseRetryAfter(text, time.Now())

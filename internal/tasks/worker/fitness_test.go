@@ -10,7 +10,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
-	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
 
@@ -65,7 +64,7 @@ func TestAWorkerWhoseClockIsOffTakesNoWork(t *testing.T) {
 			rdb.AddHook(shiftedClock{c.by})
 			fetcher := fetch.New(fetch.Options{})
 			defer fetcher.Close()
-			w, err := worker.New(t.Context(), worker.Options{Redis: rdb, Store: f.store, Fetcher: fetcher, Gate: hosts.NewLocal(), Logger: zerolog.Nop()})
+			w, err := worker.New(t.Context(), worker.Options{Redis: rdb, Store: f.store, Fetcher: fetcher, Gate: newGate(rdb), Logger: zerolog.Nop()})
 			if err != nil {
 				t.Fatal(err)
 			}

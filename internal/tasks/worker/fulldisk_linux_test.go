@@ -10,7 +10,6 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/disktest"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
-	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
@@ -26,7 +25,7 @@ func TestAFullDiskStopsIntakeUntilThereIsSpace(t *testing.T) {
 	f.store = s
 	fetcher := fetch.New(fetch.Options{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	defer fetcher.Close()
-	w, err := worker.New(t.Context(), worker.Options{Redis: f.client(), Store: s, Fetcher: fetcher, Gate: hosts.NewLocal(), Logger: zerolog.Nop()})
+	w, err := worker.New(t.Context(), worker.Options{Redis: f.client(), Store: s, Fetcher: fetcher, Gate: newGate(f.client()), Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

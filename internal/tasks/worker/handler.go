@@ -13,6 +13,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -23,8 +24,17 @@ import (
 
 // Gate lets visits in. internal/hosts has it.
 type Gate interface {
-	// Enter begins a visit, or returns a *hosts.BusyError when the batch should not wait in its slot.
-	Enter(ctx context.Context, host string, limits hosts.Limits) (hosts.Visit, error)
+	// Enter begins a visit, or returns a *hosts.BusyError when the batch should not wait in its slot, or a
+	// *hosts.UnavailableError when the host is given up.
+	Enter(ctx context.Context, a hosts.Ask) (hosts.Visit, error)
+	// RobotsText is what was kept of the host's robots.txt, "" when nothing was.
+	RobotsText(ctx context.Context, host string) (string, error)
+	// Vacate frees what batches of dead workers held.
+	Vacate(ctx context.Context, batches []string) error
+	// Visiting reports whether this worker visits the host now.
+	Visiting(host string) bool
+	// Run looks after the lines until ctx ends.
+	Run(ctx context.Context)
 }
 
 // crashes is how many deliveries of a batch may begin and vanish before the next splits it, or fails its one request.
@@ -32,23 +42,26 @@ const crashes = 3
 
 // handler works batches. It is the one place where queue, fetch, hosts and store meet.
 type handler struct {
-	name       string // of this worker, in records
-	nonce      string // of this worker, in tokens: two may have one name
-	identity   string // of the store
-	ledger     *ledger.Ledger
-	dispatcher *dispatch.Dispatcher
-	inspector  *asynq.Inspector
-	store      store.Store
-	fetcher    *fetch.Fetcher
-	gate       Gate
-	specs      *specs
-	inFlight   *slots       // requests in flight, over all visits
-	suspects   sync.RWMutex // held by batches on their last chance
-	log        zerolog.Logger
-	metrics    *metrics.Metrics
-	trouble    func(error)         // told of a store in trouble
-	onRecord   func(*store.Record) // told of every record that was committed here; may be nil
-	linkDown   func() bool         // Redis has not answered for a while
+	name          string // of this worker, in records
+	nonce         string // of this worker, in tokens: two may have one name
+	identity      string // of the store
+	ledger        *ledger.Ledger
+	dispatcher    *dispatch.Dispatcher
+	inspector     *asynq.Inspector
+	store         store.Store
+	fetcher       *fetch.Fetcher
+	gate          Gate
+	rules         func(host string) rules.Rule // nil: there are none
+	pages         pages
+	retryAfterCap time.Duration
+	specs         *specs
+	inFlight      *slots       // requests in flight, over all visits
+	suspects      sync.RWMutex // held by batches on their last chance
+	log           zerolog.Logger
+	metrics       *metrics.Metrics
+	trouble       func(error)         // told of a store in trouble
+	onRecord      func(*store.Record) // told of every record that was committed here; may be nil
+	linkDown      func() bool         // Redis has not answered for a while
 
 	// These three are the worker's, not a call's: each ends once, in this order, as the worker stops.
 	// stopping ends when nothing new is to be started.
@@ -122,6 +135,7 @@ type delivery struct {
 
 	spec       tasks.Spec
 	rule       tasks.RetryRule
+	site       site
 	state      ledger.Delivery
 	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back
 	began      time.Time // local, at the moment of state.Now
@@ -272,7 +286,8 @@ func (d *delivery) count(ctx context.Context, suspect int) (err error) {
 	faults.Point("before-begin")
 	defer faults.Point("after-begin")
 	d.state, err = d.ledger.Begin(ctx, ledger.Start{
-		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect})
+		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect,
+		Host: hosts.StateKey(d.batch.Host)})
 	d.began = time.Now()
 	d.counted = err != nil || d.state.State == ledger.BatchOpen // a call without an answer may have been heard
 	return err

@@ -41,17 +41,21 @@ func every(ctx context.Context, interval time.Duration, do func(context.Context)
 
 // watchRedis keeps track of contact with Redis and of the clock.
 func (w *Worker) watchRedis(ctx context.Context) {
-	every(ctx, redisInterval, func(ctx context.Context) {
-		probe, cancel := context.WithTimeout(ctx, 2*redisInterval)
-		defer cancel()
-		offset, err := redisconn.Clock(probe, w.opts.Redis)
-		w.opts.Metrics.RedisUp(err == nil)
-		if err != nil {
-			return
-		}
-		w.health.reachable(time.Now())
-		w.health.skew.Store(int64(offset))
-	})
+	every(ctx, redisInterval, w.probeRedis)
+}
+
+// probeRedis asks Redis for its time.
+func (w *Worker) probeRedis(ctx context.Context) {
+	probe, cancel := context.WithTimeout(ctx, 2*redisInterval)
+	defer cancel()
+	offset, err := redisconn.Clock(probe, w.opts.Redis)
+	w.opts.Metrics.RedisUp(err == nil)
+	if err != nil {
+		return
+	}
+	w.health.reachable(time.Now())
+	w.health.skew.Store(int64(offset))
+	w.health.compared.Store(true)
 }
 
 // watchStore looks after a store that refused something until it takes units again.
@@ -109,6 +113,9 @@ func (w *Worker) sweepDead(ctx context.Context) {
 			if len(ids) > 0 {
 				w.opts.Metrics.DeadBatchesRecovered(len(ids))
 				w.log.Warn().Str("queue", queue).Int("batches", len(ids)).Msg("batches of a dead worker put back")
+				if err := w.opts.Gate.Vacate(ctx, ids); err != nil { // else the next look at their hosts does it
+					w.log.Debug().Err(err).Msg("permits of a dead worker not freed")
+				}
 			}
 		}
 	})

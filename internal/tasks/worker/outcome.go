@@ -12,10 +12,13 @@ import (
 
 // Error classes that are not an exchange's. With fetch's classes and "http_STATUS" they are all there are.
 const (
-	classCrashed         = "crashed"          // its worker died each time it was tried
-	classHostUnavailable = "host_unavailable" // it met nothing but waits for longer than the job's patience
-	classStore           = "store"            // the store refused its record
-	classBodyLost        = "body_lost"        // the body to send is no longer in Redis
+	classCrashed           = "crashed"            // its worker died each time it was tried
+	classHostUnavailable   = "host_unavailable"   // it met nothing but waits for longer than the job's patience
+	classRobotsUnavailable = "robots_unavailable" // robots.txt could not be had for longer than the job's patience
+	classRobots            = "robots"             // robots.txt does not allow it
+	classBlocked           = "blocked"            // the fleet's rules do not allow it
+	classStore             = "store"              // the store refused its record
+	classBodyLost          = "body_lost"          // the body to send is no longer in Redis
 )
 
 const (
@@ -38,6 +41,9 @@ var retried = map[string]bool{
 	string(fetch.TLSTimeout): true, string(fetch.HeaderTimeout): true, string(fetch.IdleTimeout): true,
 	string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
 }
+
+// unsent are the classes of requests that were given up without having been sent.
+var unsent = map[string]bool{classRobots: true, classBlocked: true, classHostUnavailable: true, classRobotsUnavailable: true}
 
 // told are the statuses by which a server asks to wait: they cost no attempt at first.
 var told = map[int]bool{429: true, 503: true}
@@ -95,6 +101,8 @@ func (h happening) outcome() store.Outcome {
 		return store.OK
 	case h.class == "":
 		return store.HTTPError
+	case h.class == classRobots, h.class == classBlocked:
+		return store.Skipped
 	default:
 		return store.Failed
 	}
@@ -133,6 +141,10 @@ func decide(h happening, p past, r *tasks.Request, spec *tasks.Spec, rule tasks.
 		return verdict{step: stepBack, past: p}
 	}
 	record := verdict{step: stepRecord, final: h, past: past{attempts: p.attempts + 1}}
+	if unsent[h.class] {
+		record.past.attempts = p.attempts
+		return record
+	}
 	if h.ok() || !retries(h, rule) {
 		return record
 	}

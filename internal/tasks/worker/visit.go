@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -16,25 +18,35 @@ func (d *delivery) visit(ctx context.Context) error {
 	if d.stopping.Err() != nil {
 		return d.giveBack(ctx, deferBatch(0, "returned: its worker was told to stop"))
 	}
-	visit, err := d.gate.Enter(ctx, d.batch.Host, hosts.Limits{
-		Rate: d.spec.HostRate, Burst: d.spec.HostBurst, Conns: d.spec.HostConns,
-	})
+	visit, err := d.enter(ctx)
+	var gone *hosts.UnavailableError
 	if busy, ok := hosts.IsBusy(err); ok {
 		d.metrics.Deferred("in_line")
 		return d.giveBack(ctx, d.inLine(busy))
 	}
-	if err != nil {
-		return d.giveBack(ctx, err)
+	if err != nil && !errors.As(err, &gone) {
+		return d.giveBack(ctx, deferBatch(time.Second, "host %s: %v", d.batch.Host, err))
 	}
 	unit, err := d.store.Begin(ctx, string(d.batch.Job), store.UnitName(string(d.batch.ID), d.generation))
 	if err != nil {
-		visit.Leave()
+		leave(visit)
 		return d.storeTrouble(ctx, err)
 	}
 	v := &visitRun{delivery: d, visit: visit, unit: unit, results: make([]result, len(d.batch.Requests))}
-	v.fetchAll(ctx)
-	visit.Leave()
+	if gone != nil {
+		v.givenUp(gone)
+	} else {
+		v.fetchAll(ctx)
+		leave(visit)
+		d.leftHost()
+	}
 	return v.conclude(ctx)
+}
+
+func leave(visit hosts.Visit) {
+	if visit != nil {
+		visit.Leave()
+	}
 }
 
 // inLine defers a batch whose host has enough visitors. Its real last error stays visible behind it.
@@ -84,6 +96,10 @@ func (v *visitRun) fetchAll(ctx context.Context) {
 	requests := newCrew(len(v.batch.Requests))
 	defer requests.wait()
 	for i := range v.batch.Requests {
+		if why, refused := v.refusal(v.batch.Requests[i].URL); refused {
+			v.results[i] = v.unsent(i, why)
+			continue
+		}
 		if !requests.ready(start) || v.linkDown() || v.storeErr.Load() != nil {
 			return
 		}
@@ -102,13 +118,23 @@ func (v *visitRun) fetchAll(ctx context.Context) {
 	}
 }
 
+// stale is how old a turn may be when it is used. Requests that had theirs and then waited for a place among all in flight
+// would otherwise go together as places become free.
+const stale = 20 * time.Millisecond
+
 // admit waits for the host's permit and for a place among all requests in flight.
 func (v *visitRun) admit(ctx context.Context) (release func(), ok bool) {
 	permit, err := v.visit.Permit(ctx)
 	if err != nil {
 		return nil, false
 	}
+	since := time.Now()
 	if !v.inFlight.acquire(ctx, v.number) {
+		permit()
+		return nil, false
+	}
+	if time.Since(since) > stale && v.visit.Turn(ctx) != nil {
+		v.inFlight.release()
 		permit()
 		return nil, false
 	}

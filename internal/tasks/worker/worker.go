@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
@@ -32,6 +33,10 @@ type Options struct {
 	Store   store.Store
 	Fetcher *fetch.Fetcher
 	Gate    Gate
+	// Rules are the fleet's own for a host; nil = there are none.
+	Rules func(host string) rules.Rule
+	// RetryAfterCap bounds what a server may ask for; 0 = one hour.
+	RetryAfterCap time.Duration
 	// Name stands in records and logs; "" = host name and process id.
 	Name string
 	// Visits is how many batches are worked at once; 0 = 512. A visit that waits costs a goroutine.
@@ -65,6 +70,9 @@ func (o *Options) defaults() {
 	if len(o.Queues) == 0 {
 		o.Queues = DefaultQueues
 	}
+	if o.RetryAfterCap <= 0 {
+		o.RetryAfterCap = maxRetryAfter
+	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 30 * time.Second
 	}
@@ -96,6 +104,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 	h := &handler{
 		name: o.Name, nonce: rand.Text()[:nonceLength], identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
+		rules: o.Rules, retryAfterCap: o.RetryAfterCap,
 		specs: newSpecs(l), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
@@ -121,7 +130,8 @@ func (w *Worker) InFlight() int { return w.handler.inFlight.inUse() }
 func (w *Worker) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead, w.sweepStore} {
+	w.probeRedis(ctx) // before the first batch is taken
+	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead, w.sweepStore, w.opts.Gate.Run} {
 		loops.Go(func() { loop(background) })
 	}
 	err := w.serve(ctx)
@@ -259,6 +269,7 @@ func (l asynqLog) Fatal(args ...any) { l.log.Error().Str("from", "asynq").Msg(fm
 // health is what the loops have found out.
 type health struct {
 	contact  atomic.Int64 // local Unix nanoseconds of Redis's last answer
+	compared atomic.Bool  // skew is known
 	skew     atomic.Int64 // local clock minus that of Redis, nanoseconds
 	store    atomic.Pointer[string]
 	draining atomic.Bool
@@ -302,6 +313,9 @@ func (h *health) storeFailed(err error) {
 func (h *health) unfit() string {
 	if text := h.store.Load(); text != nil {
 		return "store: " + *text
+	}
+	if !h.compared.Load() {
+		return "clock: not compared with that of Redis yet"
 	}
 	if skew := time.Duration(h.skew.Load()); skew.Abs() > maxSkew {
 		return fmt.Sprintf("clock: this machine's is %s off that of Redis (limit %s): synchronise it", skew.Round(100*time.Millisecond), maxSkew)

@@ -20,6 +20,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -67,7 +68,7 @@ func (f *fleet) start(change func(*worker.Options)) (stop func()) {
 	f.t.Helper()
 	fetcher := fetch.New(fetch.Options{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	opts := worker.Options{
-		Redis: f.client(), Store: f.store, Fetcher: fetcher, Gate: hosts.NewLocal(),
+		Redis: f.client(), Store: f.store, Fetcher: fetcher, Gate: newGate(f.client()),
 		Logger: zerolog.New(zerolog.NewTestWriter(f.t)).Level(zerolog.InfoLevel), DrainTimeout: 5 * time.Second,
 	}
 	if change != nil {
@@ -153,6 +154,7 @@ func (f *fleet) records(job tasks.JobID) map[string]*store.Record {
 
 func fastSpec() tasks.Spec {
 	s := tasks.DefaultSpec()
+	s.Robots = "ignore" // its own tests obey it
 	s.HostRate, s.HostConns = 0, 0
 	s.Backoff = tasks.Backoff{Base: tasks.Duration(10 * time.Millisecond), Factor: 2, Cap: tasks.Duration(time.Second), Jitter: "none"}
 	return s
@@ -178,4 +180,9 @@ func TestEveryURLOfAListIsStoredOnce(t *testing.T) {
 	if n := len(f.records("list")); n != 300 {
 		t.Errorf("%d records, want 300", n)
 	}
+}
+
+// newGate keeps limits in rdb, as a fleet does.
+func newGate(rdb redis.UniversalClient) worker.Gate {
+	return hosts.NewFleet(hosts.NewRedis(rdb, asynqkeys.CallLua, nil))
 }

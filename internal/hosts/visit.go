@@ -1,0 +1,327 @@
+package hosts
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// settle is how long a visit gathers permits that it needs no more before it gives them back.
+const settle = 500 * time.Millisecond
+
+// topUp is how often a visit that has fewer permits than it could use asks for more, where it leases no send times.
+const topUp = 50 * time.Millisecond
+
+// visit is one batch at one host. A visit without a grant is at a host without limits, and the source knows nothing of it.
+type visit struct {
+	fleet   *Fleet
+	ask     Ask
+	grant   *Grant
+	places  places
+	turns   chan struct{} // held by who waits for its turn
+	limiter *rate.Limiter
+
+	mu        sync.Mutex
+	times     Times
+	began     []Span        // exchanges that the report has not got
+	until     time.Time     // nothing is sent before
+	cooling   chan struct{} // closed when until moves
+	held      int           // permits
+	begun     int           // requests
+	inService int
+	well      int         // exchanges that went well since the last that did not
+	asked     time.Time   // when for more permits or send times
+	giving    bool        // permits are about to be given back
+	timer     *time.Timer // that gives them back
+	troubled  bool        // it taught something bad, and not yet that all is well again
+	left      bool
+	calls     sync.WaitGroup
+}
+
+var _ Visit = (*visit)(nil)
+
+func newVisit(f *Fleet, a Ask, g *Grant) *visit {
+	v := &visit{fleet: f, ask: a, grant: g, turns: make(chan struct{}, 1), cooling: make(chan struct{})}
+	if g == nil {
+		v.ask.Want = max(a.Want, 1)
+		return v
+	}
+	v.held = g.Permits
+	v.places.resize(g.Permits)
+	v.limiter = rate.NewLimiter(rate.Inf, max(g.Times.Burst, 1)) // it begins full
+	v.take(g.Times)
+	return v
+}
+
+// take puts leased send times to use. The limiter spends them: it is a hundredth faster than they come, so that one that
+// went late does not make all others late. The caller holds v.mu or nobody else knows v.
+func (v *visit) take(t Times) {
+	v.times = t
+	if t.Permits > v.held && !v.giving {
+		v.held = t.Permits
+		v.places.resize(v.held)
+	}
+	if t.Interval > 0 {
+		v.limiter.SetLimit(rate.Limit(1.01 * float64(time.Second) / float64(t.Interval)))
+		v.limiter.SetBurst(max(t.Burst, 1))
+	} else {
+		v.limiter.SetLimit(rate.Inf)
+	}
+}
+
+// Permit implements Visit.
+func (v *visit) Permit(ctx context.Context) (func(), error) {
+	v.fleet.waiting.Add(1)
+	defer v.fleet.waiting.Add(-1)
+	if err := v.places.take(ctx); err != nil {
+		return nil, fmt.Errorf("wait for a permit: %w", err)
+	}
+	if err := v.turn(ctx); err != nil {
+		v.places.free()
+		return nil, err
+	}
+	v.mu.Lock()
+	v.begun++
+	v.inService++
+	v.spare(0)
+	v.mu.Unlock()
+	return sync.OnceFunc(v.release), nil
+}
+
+func (v *visit) release() {
+	v.places.free()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.inService--
+	v.spare(settle)
+}
+
+// spare gives back, after a moment, the permits for which nothing is left to begin. The caller holds v.mu.
+func (v *visit) spare(after time.Duration) {
+	if v.grant == nil || v.ask.Limits.Conns == 0 || v.begun < v.ask.Want || v.giving || v.left ||
+		v.held <= v.inService || v.inService == 0 {
+		return
+	}
+	v.giving = true
+	v.calls.Add(1)
+	v.timer = time.AfterFunc(after, v.giveBack)
+}
+
+// giveBack keeps the permits of what is in service or about to be.
+func (v *visit) giveBack() {
+	defer v.calls.Done()
+	v.mu.Lock()
+	keep := v.places.shrink()
+	if v.left || keep >= v.held {
+		v.giving = false
+		v.mu.Unlock()
+		return
+	}
+	began, had := v.tell(), v.held
+	v.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), step)
+	defer cancel()
+	sweep, err := v.fleet.source.Leave(ctx, v.ask.Host, v.ask.Visit, had-keep, 0, Times{Begun: began, Permits: had}, 0)
+	v.fleet.afterCall(sweep, err) // on an error the end of the visit frees them
+	v.mu.Lock()
+	v.held, v.giving = keep, false
+	v.mu.Unlock()
+}
+
+// shrink takes away the places that are free, but one, unless somebody waits for one, and returns how many there are.
+func (p *places) shrink() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limit > 0 && len(p.line) == 0 {
+		p.limit = min(p.limit, max(1, p.taken))
+	}
+	return p.limit
+}
+
+// Turn implements Visit.
+func (v *visit) Turn(ctx context.Context) error {
+	v.fleet.waiting.Add(1)
+	defer v.fleet.waiting.Add(-1)
+	return v.turn(ctx)
+}
+
+// turn waits for one send time after the other, whoever comes first.
+func (v *visit) turn(ctx context.Context) error {
+	select {
+	case v.turns <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a turn: %w", context.Cause(ctx))
+	}
+	defer func() { <-v.turns }()
+	for {
+		at, cooling, err := v.next(ctx)
+		if err != nil {
+			return err
+		}
+		if wait := time.Until(at); wait > 0 {
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-cooling:
+				timer.Stop()
+				continue
+			case <-ctx.Done():
+				timer.Stop()
+				return fmt.Errorf("wait for a turn: %w", context.Cause(ctx))
+			}
+		}
+		if v.limiter != nil {
+			if err := v.limiter.Wait(ctx); err != nil {
+				return fmt.Errorf("wait for a turn: %w", err)
+			}
+		}
+		if v.spend(at) {
+			return nil
+		}
+	}
+}
+
+// next is when the next exchange may go, and a channel that is closed if that changes.
+func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
+	for {
+		now := time.Now()
+		v.mu.Lock()
+		cooling := v.cooling
+		if pause := v.until.Sub(now); pause > far {
+			v.mu.Unlock()
+			return now, nil, &LaterError{Host: v.ask.Host, After: pause}
+		}
+		need := v.inService + max(1, v.ask.Want-v.begun)
+		if v.grant == nil || v.times.Interval == 0 && !v.short(need, now) {
+			at := v.until
+			v.mu.Unlock()
+			return at, cooling, nil
+		}
+		v.void(now)
+		if v.times.Interval > 0 && len(v.times.At) > 0 {
+			at := v.times.At[0]
+			v.mu.Unlock()
+			return at, cooling, nil
+		}
+		n := max(1, v.ask.Want-v.begun)
+		v.asked = now
+		v.mu.Unlock()
+		t, later, err := v.fleet.source.Lease(ctx, v.ask.Host, v.ask.Visit, n, need)
+		if err != nil {
+			return now, nil, err
+		}
+		if later > 0 {
+			return now, nil, &LaterError{Host: v.ask.Host, After: later}
+		}
+		v.mu.Lock()
+		v.take(t)
+		v.mu.Unlock()
+	}
+}
+
+// short reports whether it is time to ask for more permits. The caller holds v.mu.
+func (v *visit) short(need int, now time.Time) bool {
+	return v.held < min(need, v.ask.Limits.Conns) && now.Sub(v.asked) > topUp
+}
+
+// void drops send times that were missed by more than one interval, and those during which the host is left alone. The
+// caller holds v.mu.
+func (v *visit) void(now time.Time) {
+	at := v.times.At
+	for len(at) > 0 && (now.Sub(at[0]) > v.times.Interval || at[0].Before(v.until)) {
+		at = at[1:]
+	}
+	v.times.At = at
+}
+
+// spend takes the send time that was waited for. It reports false when it was made void meanwhile.
+func (v *visit) spend(at time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if time.Now().Before(v.until) {
+		return false
+	}
+	if v.grant == nil || v.times.Interval == 0 {
+		v.note(time.Now())
+		return true
+	}
+	if len(v.times.At) == 0 || !v.times.At[0].Equal(at) || time.Since(at) > v.times.Interval {
+		return false
+	}
+	v.times.At = v.times.At[1:]
+	v.note(at)
+	return true
+}
+
+// cool leaves the host alone until then.
+func (v *visit) cool(until time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if until.After(v.until) {
+		v.until = until
+		close(v.cooling)
+		v.cooling = make(chan struct{})
+	}
+}
+
+// Learn implements Visit. That it went well is told to others only where things had not, and by the end of the visit.
+func (v *visit) Learn(ctx context.Context, l Lesson, pause time.Duration) {
+	v.mu.Lock()
+	well := v.well
+	v.well++
+	tell := v.troubled || v.Probe() && well == 0
+	v.troubled = l != Well
+	if l != Well {
+		v.well = 0
+	}
+	v.mu.Unlock()
+	if l == Well && !tell {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), step)
+	defer cancel()
+	if l == Asked {
+		v.fleet.cool(v.ask.Host, pause) // whatever Redis says, this worker has heard it
+	}
+	if l == Failed && well > 0 { // failures in a row are those that nothing good came between
+		_, _ = v.fleet.source.Learn(ctx, v.ask.Host, v.ask.Job, Well, 0)
+	}
+	if pause, err := v.fleet.source.Learn(ctx, v.ask.Host, v.ask.Job, l, pause); err == nil && pause > 0 {
+		v.fleet.cool(v.ask.Host, pause)
+	}
+}
+
+// Scout implements Visit.
+func (v *visit) Scout() bool { return v.grant != nil && v.grant.Scout }
+
+// Probe implements Visit.
+func (v *visit) Probe() bool { return v.grant != nil && v.grant.Probe }
+
+// Robots implements Visit.
+func (v *visit) Robots(ctx context.Context, known bool, lasts time.Duration, text string) error {
+	return v.fleet.source.Robots(ctx, v.ask.Host, v.ask.Visit, known, lasts, text)
+}
+
+// Leave implements Visit. If the source cannot be reached the permits are freed when others find that the batch has ended.
+func (v *visit) Leave() {
+	v.mu.Lock()
+	v.left = true
+	if v.timer != nil && v.timer.Stop() {
+		v.calls.Done()
+	}
+	v.void(time.Now())
+	times, well := v.times, v.well
+	times.Begun = v.tell()
+	v.mu.Unlock()
+	v.calls.Wait()
+	v.fleet.remove(v)
+	if v.grant == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), step)
+	defer cancel()
+	v.fleet.afterCall(v.fleet.source.Leave(ctx, v.ask.Host, v.ask.Visit, -1, len(times.At), times, well))
+}

@@ -1,0 +1,199 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/hosts"
+	"github.com/fetchfleet/fetchfleet/internal/hosts/robots"
+	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+)
+
+// site is what a delivery has to know of its host: the fleet's rules for it, and its robots.txt.
+type site struct {
+	rule   rules.Rule
+	page   *page         // nil: not known, or not asked for
+	robots *robots.Rules // for our user agent; nil allows everything
+}
+
+// priorities of the queues in a host's line.
+var priorities = []string{"critical", "default", "low"}
+
+func priority(queue string) int {
+	if i := slices.Index(priorities, queue); i >= 0 {
+		return i
+	}
+	return 1
+}
+
+func (d *delivery) userAgent() string {
+	if d.site.rule.Agent != "" {
+		return d.site.rule.Agent
+	}
+	return d.spec.UserAgent
+}
+
+// obeys reports whether robots.txt is to be obeyed: the fleet's rules win over the job's.
+func (d *delivery) obeys() bool {
+	if d.site.rule.Robots != "" {
+		return d.site.rule.Robots == rules.Obey
+	}
+	return d.spec.Robots == "obey"
+}
+
+// look takes what is known of the host now.
+func (d *delivery) look() {
+	d.site = site{}
+	if d.rules != nil {
+		d.site.rule = d.rules(d.batch.Host)
+	}
+	if !d.obeys() {
+		return
+	}
+	d.site.page = d.pages.get(d.batch.Host)
+	if d.site.page != nil {
+		d.site.robots = d.site.page.rulesFor(cmp.Or(d.userAgent(), "fetchfleet"))
+	}
+}
+
+// limits are the job's, or the fleet's for this host, tightened by Crawl-delay.
+func (d *delivery) limits() hosts.Limits {
+	l := hosts.Limits{Conns: d.spec.HostConns}
+	l.Rate, l.Burst = d.site.rule.Pace(d.spec.HostRate, d.spec.HostBurst)
+	if conns := d.site.rule.Conns; conns != nil {
+		l.Conns = *conns
+	}
+	delay, _ := d.site.robots.CrawlDelay()
+	if delay > 0 {
+		l.Burst = 1
+		if rate := 1 / delay.Seconds(); l.Rate == 0 || rate < l.Rate {
+			l.Rate = rate
+		}
+	}
+	return l
+}
+
+// refusal is why a request is not sent, if it is not.
+func (d *delivery) refusal(target string) (happening, bool) {
+	switch {
+	case d.site.rule.Blocked:
+		return happening{class: classBlocked, message: "the fleet's rules block host " + d.batch.Host}, true
+	case d.site.page != nil && d.site.page.lost.class != "":
+		return d.site.page.lost, true
+	case d.site.robots != nil:
+		if u, err := url.Parse(target); err == nil && !d.site.robots.Allowed(u.RequestURI()) {
+			return happening{class: classRobots, message: "robots.txt does not allow it"}, true
+		}
+	}
+	return happening{}, false
+}
+
+// wanted is how many requests of the batch are to be sent, as far as is known.
+func (d *delivery) wanted() int {
+	n := 0
+	for i := range d.batch.Requests {
+		if _, refused := d.refusal(d.batch.Requests[i].URL); !refused {
+			n++
+		}
+	}
+	return n
+}
+
+// entries bounds how often a delivery asks its host to be let in: again after it has learnt more of robots.txt.
+const entries = 3
+
+// enter begins the visit. It is nil where nothing is to be sent. A *hosts.BusyError says that the batch stands in line, an
+// *hosts.UnavailableError that the host is given up.
+func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
+	for range entries {
+		d.look()
+		want := d.wanted()
+		if want == 0 {
+			return nil, nil
+		}
+		ask := hosts.Ask{
+			Host: d.batch.Host, Batch: string(d.batch.ID), Visit: d.token, Queue: d.queue, Priority: priority(d.queue),
+			Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
+			Robots: d.obeys() && d.site.page == nil, Alone: d.state.Alone - time.Since(d.began),
+		}
+		visit, err := d.gate.Enter(ctx, ask)
+		if err != nil || !ask.Robots {
+			return visit, err
+		}
+		if visit.Scout() {
+			err = d.scout(ctx, visit)
+		} else {
+			err = d.readRobots(ctx)
+		}
+		if err == nil {
+			d.look()
+			if d.site.page != nil && d.limits() == ask.Limits && d.wanted() == want {
+				return visit, nil
+			}
+		}
+		visit.Leave()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, &hosts.BusyError{Host: d.batch.Host, After: time.Second}
+}
+
+// givenUp ends all requests of the batch: their host has brought nothing for longer than the job's patience.
+func (v *visitRun) givenUp(why *hosts.UnavailableError) {
+	h := happening{class: classHostUnavailable, message: why.Error()}
+	if why.Robots {
+		h.class = classRobotsUnavailable
+	}
+	for i := range v.results {
+		v.results[i] = v.unsent(i, h)
+	}
+}
+
+// unsent is what comes of a request that was not sent.
+func (v *visitRun) unsent(i int, h happening) result {
+	return v.attempt(i).end(nil, h, store.BodyRef{})
+}
+
+// silent are the classes of exchanges that brought no answer, by which a host is found to be in trouble.
+var silent = map[fetch.Class]bool{
+	fetch.ConnectRefused: true, fetch.ConnectUnreachable: true, fetch.ConnectTimeout: true, fetch.TLSTimeout: true,
+	fetch.HeaderTimeout: true, fetch.Reset: true,
+}
+
+// lesson is what an exchange without an answer teaches about the host. That it is not there, or that its certificate is
+// bad, is no reason to try less often: such requests are not sent again and again.
+func lesson(c fetch.Class) hosts.Lesson {
+	if silent[c] {
+		return hosts.Failed
+	}
+	return hosts.Well
+}
+
+// teach tells everybody what an answer says about the host.
+func (d *delivery) teach(ctx context.Context, visit hosts.Visit, resp *fetch.Response) {
+	told := told[resp.Status]
+	if text := resp.Header.Get("Retry-After"); text != "" && (told || resp.Status >= 300) {
+		if pause, ok := fetch.ParseRetryAfter(text, time.Now()); ok && pause > 0 {
+			visit.Learn(ctx, hosts.Asked, min(pause, d.retryAfterCap))
+			return
+		}
+	}
+	if told {
+		visit.Learn(ctx, hosts.Overload, 0)
+		return
+	}
+	visit.Learn(ctx, hosts.Well, 0)
+}
+
+// leftHost closes the idle connections to a limited host that this worker visits no more: to the host they count.
+func (d *delivery) leftHost() {
+	if d.limits().Conns > 0 && !d.gate.Visiting(d.batch.Host) {
+		d.fetcher.CloseIdle(d.batch.Host)
+	}
+}
