@@ -48,7 +48,7 @@ var others = map[string]string{
 	"queue": "low", "host-rate": "2.5", "host-burst": "3", "host-conns": "7", "retries": "9", "backoff": "base=3s",
 	"retry-on": "404", "patience": "7m", "timeout": "8s", "max-time": "9m", "max-body": "5MiB", "robots": "ignore",
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
-	"sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "sort": "rate", "queues": "low=2", "store": "elsewhere",
+	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "sort": "rate", "queues": "low=2", "store": "elsewhere",
 }
 
 func TestEveryFlagIsAVariableOfTheSameSpelling(t *testing.T) {

@@ -51,7 +51,7 @@ type FetchFlags struct {
 	Concurrency   int            `group:"Worker" env:"FLEET_CONCURRENCY" default:"128" help:"Requests in flight over all visits (default: ${default})."`
 	AllowPrivate  []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
 	DrainTimeout  tasks.Duration `group:"Worker" env:"FLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests in flight may go on after SIGTERM (default: ${default})."`
-	Hosts         string         `group:"Worker" name:"hosts" env:"FLEET_HOSTS" type:"path" placeholder:"FILE" help:"The fleet's own rules for hosts, one a line: HOST or *.SUFFIX, then rate=, burst=, conns=, delay=, agent=, robots=obey|ignore, blocked. They win over a job's flags; the file is read again when it changes."`
+	Hosts         string         `group:"Worker" name:"hosts" env:"FLEET_HOSTS" type:"path" placeholder:"FILE" help:"The fleet's own rules for hosts, one a line: HOST or *.SUFFIX, then rate=, burst=, conns=, delay=, agent=, robots=, blocked. They win over a job's flags; the file is read again when it changes."`
 	RetryAfterCap tasks.Duration `group:"Worker" env:"FLEET_RETRY_AFTER_CAP" default:"1h" help:"The longest pause that a host may ask for with Retry-After (default: ${default})."`
 	Sync          string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
 }

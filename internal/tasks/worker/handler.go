@@ -31,6 +31,8 @@ type Gate interface {
 	RobotsText(ctx context.Context, host string) (string, error)
 	// Vacate frees what batches of dead workers held.
 	Vacate(ctx context.Context, batches []string) error
+	// Refused notes that n requests of a job were not sent because robots.txt does not allow them.
+	Refused(job, host string, n int)
 	// Visiting reports whether this worker visits the host now.
 	Visiting(host string) bool
 	// Run looks after the lines until ctx ends.

@@ -155,6 +155,19 @@ func (v *visitRun) givenUp(why *hosts.UnavailableError) {
 	}
 }
 
+// tellRefused notes for the report how many requests robots.txt did not allow.
+func (v *visitRun) tellRefused() {
+	n := 0
+	for i := range v.results {
+		if v.results[i].verdict.final.class == classRobots {
+			n++
+		}
+	}
+	if n > 0 {
+		v.gate.Refused(string(v.batch.Job), v.batch.Host, n)
+	}
+}
+
 // unsent is what comes of a request that was not sent.
 func (v *visitRun) unsent(i int, h happening) result {
 	return v.attempt(i).end(nil, h, store.BodyRef{})

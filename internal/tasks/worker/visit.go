@@ -37,6 +37,7 @@ func (d *delivery) visit(ctx context.Context) error {
 		v.givenUp(gone)
 	} else {
 		v.fetchAll(ctx)
+		v.tellRefused()
 		leave(visit)
 		d.leftHost()
 	}
