@@ -33,8 +33,8 @@ const (
 )
 
 const exitHelp = `
-Exit codes: 0 everything was fetched; 1 could not run; 2 wrong usage; 3 some requests failed (a 404 is one) or some
-lines were no requests; 130 interrupted, what was done is safe.
+Exit codes: 0 everything was fetched; 1 could not run; 2 wrong usage; 3 some requests failed (a 404 is one) or were
+skipped, or some lines were no requests; 130 interrupted, what was done is safe.
 `
 
 // IO is the world outside a command.

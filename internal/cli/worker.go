@@ -29,6 +29,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/worker"
 )
@@ -205,7 +206,7 @@ func (m *member) build(ctx context.Context) (err error) {
 		return closing(m.store, err)
 	}
 	figures := metrics.New(m.registry)
-	m.gate = hosts.NewFleet(hosts.NewRedis(m.redis, asynqkeys.CallLua, figures.HostCall))
+	m.gate = hosts.NewFleet(hosts.NewRedis(m.redis, asynqkeys.CallLua, figures.HostCall).OnStep(faults.Point))
 	m.worker, err = worker.New(ctx, worker.Options{
 		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
 		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,

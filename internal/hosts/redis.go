@@ -37,8 +37,9 @@ var (
 type Redis struct {
 	rdb   redis.UniversalClient
 	count func()
+	step  func(name string) // between the steps of a visit; set by tests alone
 
-	enter, lease, leave, learn, robots, sweep, vacate *redis.Script
+	enter, lease, leave, learn, robots, sweep, vacate *script
 }
 
 var _ Source = (*Redis)(nil)
@@ -46,12 +47,29 @@ var _ Source = (*Redis)(nil)
 // NewRedis returns the limits kept in rdb. call is Lua that defines asynq_call and asynq_alive (asynqkeys.CallLua);
 // count is called for each script that is run, and may be nil.
 func NewRedis(rdb redis.UniversalClient, call string, count func()) *Redis {
-	script := func(text string) *redis.Script { return redis.NewScript(call + libText + reportText + text) }
+	made := func(name, text string) *script {
+		return &script{name: name, Script: redis.NewScript(call + libText + reportText + text)}
+	}
 	if count == nil {
 		count = func() {}
 	}
-	return &Redis{rdb: rdb, count: count, enter: script(enterText), lease: script(leaseText), leave: script(leaveText),
-		learn: script(learnText), robots: script(robotsText), sweep: script(sweepText), vacate: script(vacateText)}
+	return &Redis{rdb: rdb, count: count, step: func(string) {},
+		enter: made("enter", enterText), lease: made("lease", leaseText), leave: made("leave", leaveText),
+		learn: made("learn", learnText), robots: made("robots", robotsText), sweep: made("sweep", sweepText),
+		vacate: made("vacate", vacateText)}
+}
+
+// script is one step.
+type script struct {
+	name string
+	*redis.Script
+}
+
+// OnStep has step called before and after each script, as before-host-enter and after-host-enter, for tests that stop a
+// worker there. It is to be called before r is used.
+func (r *Redis) OnStep(step func(name string)) *Redis {
+	r.step = step
+	return r
 }
 
 // reply is what a script returned: words, of which the second is the time.
@@ -61,8 +79,10 @@ type reply struct {
 	now   float64   // µs
 }
 
-func (r *Redis) run(ctx context.Context, s *redis.Script, nowAt int, args ...any) (reply, error) {
+func (r *Redis) run(ctx context.Context, s *script, nowAt int, args ...any) (reply, error) {
 	r.count()
+	r.step("before-host-" + s.name)
+	defer r.step("after-host-" + s.name)
 	words, err := s.Run(ctx, r.rdb, nil, args...).Slice()
 	if err != nil {
 		return reply{}, err

@@ -86,7 +86,7 @@ func (v *visit) Permit(ctx context.Context) (func(), error) {
 	v.mu.Lock()
 	v.begun++
 	v.inService++
-	v.spare(0)
+	v.spare(v.lull())
 	v.mu.Unlock()
 	return sync.OnceFunc(v.release), nil
 }
@@ -108,6 +108,16 @@ func (v *visit) spare(after time.Duration) {
 	v.giving = true
 	v.calls.Add(1)
 	v.timer = time.AfterFunc(after, v.giveBack)
+}
+
+// lull is how long permits are kept after the last request has begun. Where the one before it has ended already, the host
+// answers faster than it is asked: the visit will have ended before the next request may go, and frees all at once. The
+// caller holds v.mu.
+func (v *visit) lull() time.Duration {
+	if v.inService > 1 {
+		return 0
+	}
+	return max(v.times.Interval, 20*time.Millisecond)
 }
 
 // giveBack keeps the permits of what is in service or about to be.

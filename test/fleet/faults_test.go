@@ -32,6 +32,18 @@ var workerPoints = []string{
 	"archived-replay", // after-reopen: a replay has begun
 }
 
+// hostPoints are the places before and after the scripts that keep a host's permits and line.
+var hostPoints = []string{
+	"before-host-enter",  // the ledger counts the delivery; the host knows nothing of it
+	"after-host-enter",   // it has a permit, or a place in line, of which its worker never heard
+	"before-host-robots", // robots.txt was fetched, and nobody told
+	"after-host-robots",  // everybody may know it, and its scout still has the permit
+	"after-host-learn",   // the host is cooling; the request that taught it has no record
+	"before-host-leave",  // all was fetched; the permits are held
+	"after-host-leave",   // the next was called; nothing is committed
+	"after-host-sweep",   // hosts that were due were looked at; nobody heard when to look again
+}
+
 // producerPoints are those of a producer.
 var producerPoints = []string{
 	"before-accept", // nothing of a group of batches is in Redis
@@ -47,7 +59,7 @@ func TestKillBetweenAnyTwoSteps(t *testing.T) {
 		t.Skip("dead workers are noticed after 12 s")
 	}
 	t.Parallel()
-	for _, point := range workerPoints {
+	for _, point := range slices.Concat(workerPoints, hostPoints) {
 		t.Run("worker/"+point, func(t *testing.T) {
 			t.Parallel()
 			f := newFault(t, point, "kill")

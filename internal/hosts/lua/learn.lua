@@ -10,7 +10,7 @@ local report = what ~= 'ok' and figures(ARGV[4], ARGV[1])
 
 local function slower()
   if now - h.slow_at < SECOND and h.slow > 1 then return end -- one overload, many answers
-  call('HSET', h.key, 'slow', string.format('%.3f', math.min(64, 2 * pace(h, now))), 'slow_at', int(now))
+  call('HSET', h.key, 'slow', string.format('%.3f', math.min(8, 2 * pace(h, now))), 'slow_at', int(now))
 end
 
 local function open() -- the circuit
@@ -37,7 +37,7 @@ if what == 'asked' then
 elseif what == 'overload' then
   report.overloads = report.overloads + 1
   if h['until'] <= now then
-    cool(h, now + math.min(SECOND * 2 ^ h.busy, 300 * SECOND), now)
+    cool(h, now + math.min(SECOND * 2 ^ h.busy, 10 * SECOND), now)
     call('HSET', h.key, 'busy', math.min(h.busy + 1, 16))
   end
   slower()

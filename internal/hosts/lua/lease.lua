@@ -23,6 +23,7 @@ if permits < need and (h.called == '' or now >= h.called_at + NET) then
     call('HSET', h.visits, ARGV[2], permits .. rest)
   end
 end
-if conns > 0 and permits < math.min(need, conns) then n = math.min(n, math.max(1, permits)) end -- it is to ask again soon
+-- While those before it are still leaving, it is to ask again soon.
+if conns > 0 and permits < math.min(need, conns) and now - since < SECOND / 2 then n = math.min(n, math.max(1, permits)) end
 local times = lease(h, every, burst, math.min(n, 64), now)
 return { 'times', int(now), int(every), burst, int(h.tat), permits, unpack(times) }

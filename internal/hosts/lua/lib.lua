@@ -75,11 +75,11 @@ local function pace(h, now)
   return math.max(1, h.slow / 1.25 ^ ((now - h.slow_at) / (10 * SECOND)))
 end
 
--- interval between two send times, 0 = none are needed. The hundredth keeps windows within the limit although requests do
+-- interval between two send times, 0 = none are needed. What is added keeps windows within the limit although requests do
 -- not take equally long to arrive. Without a limit a host that was overloaded is taken at no more than 20 a second.
 local function interval(h, rate, now)
   local slow = pace(h, now)
-  if rate > 0 then return 1.01 * SECOND / rate * slow end
+  if rate > 0 then return 1.018 * SECOND / rate * slow end
   if slow > 1 then return SECOND / 20 * slow end
   return 0
 end
@@ -251,8 +251,8 @@ local function summon(h, now)
   local rate, burst, conns = limits(h)
   local every = interval(h, rate, now)
   local at = send_at(h, every, burst, now)
+  if h['until'] > now then return due(h, math.max(h['until'], at - FAR / 2)) end
   if at > now + FAR then return due(h, at - FAR / 2) end
-  if h['until'] > now then return due(h, h['until']) end
   if room(h, conns) < 1 then return due(h, now + NET, true) end
   local flood = conns == 0 and every == 0 and h.opened == 0 and h.scout == '' -- nothing to wait for: everybody may come
   local after = 0
