@@ -119,7 +119,7 @@ func TestPausesDoubleUpToALimit(t *testing.T) {
 		pause func(int) time.Duration
 		want  []time.Duration // before 0, 1, 2 and 30 others
 	}{
-		{"cool-down", coolDown, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, time.Minute}},
+		{"cool-down", coolDown, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 10 * time.Second}},
 		{"circuit", openFor, []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 15 * time.Minute}},
 		{"robots.txt", func(n int) time.Duration { return robotsPause(time.Minute, n) }, []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 30 * time.Minute}},
 	} {

@@ -51,6 +51,7 @@ func TestEveryMethodCountsItsOwn(t *testing.T) {
 		"fetchfleet_redis_up":                     1,
 		"fetchfleet_store_up":                     0,
 		"fetchfleet_outbox_swept_total":           3,
+		"fetchfleet_host_calls_total":             1,
 		"fetchfleet_dead_batches_recovered_total": 4,
 	}
 	if diff := cmp.Diff(want, gather(t, registry)); diff != "" {
@@ -75,6 +76,7 @@ func use(m *Metrics) {
 	m.StoreUp(true)
 	m.StoreUp(false)
 	m.OutboxSwept(3)
+	m.HostCall()
 	m.DeadBatchesRecovered(4)
 }
 
