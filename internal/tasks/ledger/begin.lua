@@ -4,10 +4,10 @@
 -- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases,
 --      8 what is known of the batch's host: a hash whose field 'until' says, in µs, until when it is left alone
 -- ARGV 1 batch, 2 request id when the batch holds one request, else empty, 3 number of deliveries that vanished at
---      which the batch is a suspect, 0 = it never is, 4 token of this delivery
+--      which the batch is a suspect, 0 = it never is, 4 token of this delivery, 5 1 = beside other suspects, else 0
 -- Returns {state, now in ms, ...}:
 --   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
---    what went wrong last, µs for which the host is left alone}
+--    what went wrong last, µs for which the host is left alone, earlier ones of those begun that were beside suspects}
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
@@ -22,13 +22,19 @@ if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
   if noted then return { 'archived', now, noted } end
   return { 'closed', now }
 end
-local begun, last = string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '0', '^(%d+) ?(.*)$')
-begun = tonumber(begun)
+local counted = redis.call('HGET', KEYS[3], ARGV[1]) or '0 0 '
+local begun, company, last = string.match(counted, '^(%d+) (%d+) (.*)$')
+if not begun then -- as written by a worker that does not count company
+  begun, last = string.match(counted, '^(%d+) ?(.*)$')
+end
+begun, company = tonumber(begun), tonumber(company or 0)
 if last ~= ARGV[4] then
   local suspect = tonumber(ARGV[3])
   if suspect > 0 and begun >= suspect then return { 'suspect', now } end
   begun = begun + 1
-  redis.call('HSET', KEYS[3], ARGV[1], begun .. ' ' .. ARGV[4])
+  redis.call('HSET', KEYS[3], ARGV[1], begun .. ' ' .. company + ARGV[5] .. ' ' .. ARGV[4])
+else
+  company = company - ARGV[5]
 end
 local generation = '0'
 if ARGV[2] ~= '' then generation = redis.call('HGET', KEYS[5], ARGV[2]) or '0' end
@@ -41,4 +47,4 @@ if noted then
 end
 local alone = math.max(0, tonumber(redis.call('HGET', KEYS[8], 'until') or '0') - time[1] * 1000000 - time[2])
 return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '', text,
-  alone }
+  alone, company }

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -38,12 +39,46 @@ func TestADeliveryIsCountedOnceHoweverOftenItBegins(t *testing.T) {
 				t.Fatalf("begin as %s = %s, %d begun; want %s, %d", step.token, d.State, d.Begun, step.state, step.begun)
 			}
 		}
-		if err := l.Return(t.Context(), job, o.ID); err != nil {
-			t.Fatal(err)
+	})
+}
+
+func TestWhoGivesABatchBackTakesBackOnlyWhatItCounted(t *testing.T) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const job = tasks.JobID("returned")
+		l, o := newJob(t, rdb, job), offer(job, 1)
+		accept(t, l, job, o)
+		delivery := func(token string, company bool) ledger.Start {
+			return ledger.Start{Job: job, Batch: o.ID, Token: token, Company: company}
 		}
-		if d := begin("b-3"); d.Begun != 1 {
-			t.Errorf("after it was returned: %d begun, want 1", d.Begun)
+		begin := func(s ledger.Start, begun, company int) {
+			t.Helper()
+			for range 2 { // a client repeats a command whose reply was lost
+				if d, err := l.Begin(t.Context(), s); err != nil || d.Begun != begun || d.Company != company {
+					t.Fatalf("begin as %s: %d begun, %d of them in company, %v; want %d, %d", s.Token, d.Begun, d.Company, err, begun, company)
+				}
+			}
 		}
+		back := func(give func(context.Context) error) {
+			t.Helper()
+			for range 2 {
+				if err := give(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		vanished, company, returned := delivery("a", false), delivery("b", true), delivery("c", true)
+		begin(vanished, 1, 0)
+		begin(company, 2, 0)
+		begin(returned, 3, 1)
+		back(func(ctx context.Context) error { return l.Return(ctx, returned) })
+		back(func(ctx context.Context) error { return l.Return(ctx, vanished) }) // it is not gone, it slept: others count on
+		begin(delivery("d", false), 3, 1)
+		begin(delivery("e", false), 4, 1)
+		back(func(ctx context.Context) error { return l.Tried(ctx, returned, ledger.Trial{}) })
+		first := delivery("f", true)
+		begin(first, 1, 0)
+		back(func(ctx context.Context) error { return l.Return(ctx, first) })
+		begin(delivery("g", false), 1, 0)
 	})
 }
 

@@ -53,6 +53,7 @@ type Delivery struct {
 	State      BatchState
 	Now        time.Time     // by Redis
 	Begun      int           // deliveries begun and neither finished nor returned, this one included
+	Company    int           // of them, earlier ones that began beside other suspects: see Start.Company
 	Generation int           // of the batch's one request; 0 for batches of more
 	Base       int           // asynq's retry count when the batch was replayed
 	Waits      int           // waits in a row, -1 when none was noted
@@ -85,6 +86,9 @@ type Start struct {
 	// Suspect is the number of deliveries begun and neither finished nor returned from which on the batch is not begun, and
 	// the answer is BatchSuspect; 0 = it is begun whatever came before.
 	Suspect int
+	// Company says that others are under way whose workers vanished before: if this delivery vanishes, too, one of them may
+	// have been the cause.
+	Company bool
 	// Host is the key under which others keep what is known of the batch's host; "" = nobody does.
 	Host string
 }
@@ -93,7 +97,7 @@ type Start struct {
 func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 	k := keysOf(s.Job)
 	res, err := beginScript.Run(ctx, l.rdb, []string{k.stats, k.open, k.begun, k.waits, k.generations, k.archived, k.bases, cmp.Or(s.Host, "-")},
-		string(s.Batch), string(s.Request), s.Suspect, s.Token).Slice()
+		string(s.Batch), string(s.Request), s.Suspect, s.Token, flag(s.Company)).Slice()
 	if err != nil {
 		return Delivery{}, fmt.Errorf("begin batch %s of job %s: %w", s.Batch, s.Job, err)
 	}
@@ -109,15 +113,21 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 		d.Begun, d.Generation = int(n(2)), int(n(3))
 		d.Base = int(n(4))
 		d.Waits, d.WaitSince, d.Store, d.LastError = int(n(5)), n(6), res[7].(string), res[8].(string)
-		d.Alone = time.Duration(n(9)) * time.Microsecond
+		d.Alone, d.Company = time.Duration(n(9))*time.Microsecond, int(n(10))
 	}
 	return d, nil
 }
 
-// Return gives a batch back: this delivery ended without a unit and was no crash.
-func (l *Ledger) Return(ctx context.Context, job tasks.JobID, batch tasks.BatchID) error {
-	return l.giveBack(ctx, job, batch, "same")
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
+
+// Return gives the batch of a delivery back that ended without a unit and was no crash. Nothing was tried, so deliveries
+// that vanished before still count.
+func (l *Ledger) Return(ctx context.Context, s Start) error { return l.giveBack(ctx, s, "same") }
 
 // Trial is what is noted of a batch that was tried and is to be tried again.
 type Trial struct {
@@ -126,15 +136,16 @@ type Trial struct {
 	Error string // what went wrong
 }
 
-// Tried gives a batch back after an attempt or a wait.
-func (l *Ledger) Tried(ctx context.Context, job tasks.JobID, batch tasks.BatchID, t Trial) error {
-	return l.giveBack(ctx, job, batch, "tried", t.Waits, t.Since, t.Error)
+// Tried gives the batch of a delivery back after an attempt or a wait.
+func (l *Ledger) Tried(ctx context.Context, s Start, t Trial) error {
+	return l.giveBack(ctx, s, "tried", t.Waits, t.Since, t.Error)
 }
 
-func (l *Ledger) giveBack(ctx context.Context, job tasks.JobID, batch tasks.BatchID, args ...any) error {
-	k := keysOf(job)
-	err := returnScript.Run(ctx, l.rdb, []string{k.begun, k.waits, k.open}, append([]any{string(batch)}, args...)...).Err()
-	return wrap(err, "give back batch %s of job %s", batch, job)
+func (l *Ledger) giveBack(ctx context.Context, s Start, args ...any) error {
+	k := keysOf(s.Job)
+	err := returnScript.Run(ctx, l.rdb, []string{k.begun, k.waits, k.open},
+		append([]any{string(s.Batch), s.Token, flag(s.Company)}, args...)...).Err()
+	return wrap(err, "give back batch %s of job %s", s.Batch, s.Job)
 }
 
 // Counter is an increment of one of a job's figures.

@@ -15,7 +15,7 @@ type keys struct {
 	stats       string // HASH counters; created, sealed, ended (ms); store; seen_sets
 	open        string // HASH batch → number of requests
 	outbox      string // HASH batch → "DUE|SINCE|payload" (ms), until asynq has it
-	begun       string // HASH batch → "COUNT TOKEN": deliveries begun and neither finished nor returned, the last of them
+	begun       string // HASH batch → "COUNT COMPANY TOKEN": deliveries begun and neither finished nor returned, those beside suspects, the last
 	waits       string // HASH batch → "WAITS SINCE ERROR": waits in a row, since when (ms), what went wrong last
 	generations string // HASH request → generation, of those taken more than once
 	archived    string // HASH batch → note, of those whose last attempt failed

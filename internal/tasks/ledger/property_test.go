@@ -25,7 +25,8 @@ func TestAcceptedIsRecordedPlusOpenWhateverHappens(t *testing.T) {
 			jobs++
 			job := tasks.JobID("p" + strconv.Itoa(jobs))
 			m := &machine{job: job, ledger: newJob(t, rdb, job), ctx: t, open: map[tasks.BatchID]*openBatch{}, seen: map[int]bool{},
-				records: map[int]record{}, archived: map[tasks.BatchID]archivedBatch{}, outbox: map[tasks.BatchID]bool{}}
+				records: map[int]record{}, archived: map[tasks.BatchID]archivedBatch{}, outbox: map[tasks.BatchID]bool{},
+				last: map[tasks.BatchID]ledger.Start{}}
 			rt.Repeat(map[string]func(*rapid.T){
 				"accept": m.accept, "begin": m.begin, "give back": m.giveBack, "finish": m.finish,
 				"finish twice": m.finishTwice, "reopen": m.reopen, "retake": m.retake, "seal": m.seal, "send": m.send,
@@ -39,7 +40,9 @@ type openBatch struct {
 	numbers    []int
 	generation int
 	begun      int
-	waits      int // -1 = none noted
+	company    int  // of them in company
+	inHand     bool // the last of them was not given back
+	waits      int  // -1 = none noted
 	base       int
 	last       string
 }
@@ -70,6 +73,7 @@ type machine struct {
 	sealed   bool
 	units    int
 	starts   int
+	last     map[tasks.BatchID]ledger.Start
 }
 
 func pick[K ~string, V any](t *rapid.T, label string, from map[K]V) K {
@@ -116,7 +120,9 @@ func (m *machine) any(t *rapid.T) tasks.BatchID {
 // start begins a delivery, and now and then repeats it as a client does whose reply was lost.
 func (m *machine) start(t *rapid.T, id tasks.BatchID, request tasks.RequestID) ledger.Delivery {
 	m.starts++
-	s := ledger.Start{Job: m.job, Batch: id, Request: request, Token: fmt.Sprint("t-", m.starts)}
+	s := ledger.Start{Job: m.job, Batch: id, Request: request, Token: fmt.Sprint("t-", m.starts),
+		Company: rapid.Bool().Draw(t, "company")}
+	m.last[id] = s
 	d, err := m.ledger.Begin(m.ctx.Context(), s)
 	for range rapid.IntRange(0, 2).Draw(t, "repeats") {
 		must(t, d, err)
@@ -136,8 +142,9 @@ func (m *machine) begin(t *rapid.T) {
 	want := ledger.BatchClosed
 	if b != nil {
 		want = ledger.BatchOpen
-		b.begun++
-		if d.Begun != b.begun || d.Waits != b.waits || d.Base != b.base || d.LastError != b.last || request != "" && d.Generation != b.generation {
+		company := b.company
+		b.begin(m.last[id].Company)
+		if d.Begun != b.begun || d.Company != company || d.Waits != b.waits || d.Base != b.base || d.LastError != b.last || request != "" && d.Generation != b.generation {
 			t.Fatalf("begin %s: %+v, want %+v", id, d, *b)
 		}
 	} else if _, ok := m.archived[id]; ok {
@@ -151,18 +158,38 @@ func (m *machine) begin(t *rapid.T) {
 func (m *machine) giveBack(t *rapid.T) {
 	id := m.any(t)
 	b := m.open[id]
+	s := m.last[id]
+	s.Job, s.Batch = m.job, id
 	if rapid.Bool().Draw(t, "tried") {
 		waits := rapid.IntRange(0, 9).Draw(t, "waits")
 		text := rapid.SampledFrom([]string{"", "http_503: busy", "two\nlines  "}).Draw(t, "error")
-		must(t, 0, m.ledger.Tried(m.ctx.Context(), m.job, id, ledger.Trial{Waits: waits, Since: 1000, Error: text}))
+		must(t, 0, m.ledger.Tried(m.ctx.Context(), s, ledger.Trial{Waits: waits, Since: 1000, Error: text}))
 		if b != nil {
 			b.waits, b.last = waits, text
+			b.begun, b.company, b.inHand = 0, 0, false
 		}
 	} else {
-		must(t, 0, m.ledger.Return(m.ctx.Context(), m.job, id))
+		must(t, 0, m.ledger.Return(m.ctx.Context(), s))
+		if b != nil && b.inHand {
+			b.giveBack(s.Company)
+		}
 	}
-	if b != nil {
-		b.begun = 0
+}
+
+// begin counts a delivery, giveBack takes the last one back.
+func (b *openBatch) begin(company bool) {
+	b.begun++
+	b.inHand = true
+	if company {
+		b.company++
+	}
+}
+
+func (b *openBatch) giveBack(company bool) {
+	b.begun--
+	b.inHand = false
+	if company {
+		b.company--
 	}
 }
 

@@ -129,7 +129,7 @@ func (h *handler) note(d *delivery, err error) {
 // delivery is one delivery of one batch.
 type delivery struct {
 	*handler
-	number  uint64 // of this worker's deliveries, from 1
+	number  uint64 // of this worker's deliveries, from 1; 0 = it goes before all others
 	token   string // unlike that of any other delivery by any worker
 	batch   *tasks.Batch
 	queue   string
@@ -138,6 +138,7 @@ type delivery struct {
 	spec       tasks.Spec
 	rule       tasks.RetryRule
 	site       site
+	start      ledger.Start
 	state      ledger.Delivery
 	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back
 	began      time.Time // local, at the moment of state.Now
@@ -179,7 +180,7 @@ func (d *delivery) undone(err error) bool {
 
 // begin begins the delivery, unless so many have vanished that its batch is a suspect.
 func (d *delivery) begin(ctx context.Context) error {
-	if err := d.count(ctx, crashes-1); err != nil {
+	if err := d.count(ctx, ledger.Start{Suspect: crashes - 1}); err != nil {
 		return err
 	}
 	if d.state.State == ledger.BatchSuspect {
@@ -190,18 +191,23 @@ func (d *delivery) begin(ctx context.Context) error {
 
 // lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
 // vanishes with it and would in the end be taken for the cause. So a batch of one, which would fail, goes alone among
-// the suspects; a batch of more, which would only be split, goes beside others of its kind. Turns are taken before the
+// the suspects; a batch of more, which would only be split, goes beside others of its kind. They may take long, so a
+// batch of one that has waited goes beside them, too, and then a crash does not decide yet. Turns are taken before the
 // delivery is counted. A batch that is not suspected yet may still be in flight beside them.
 func (d *delivery) lastChance(ctx context.Context) error {
-	try, release := d.suspects.TryRLock, d.suspects.RUnlock
-	if d.single != "" {
-		try, release = d.suspects.TryLock, d.suspects.Unlock
-	}
-	if !d.turn(ctx, try) {
+	alone := d.single != "" && d.turn(ctx, d.suspects.TryLock, alonePatience)
+	switch {
+	case alone:
+		defer d.suspects.Unlock()
+	case d.turn(ctx, d.suspects.TryRLock, turnPatience):
+		defer d.suspects.RUnlock()
+	default:
 		return inTurn()
 	}
-	defer release()
-	if err := d.count(ctx, 0); err != nil {
+	if d.single != "" { // the shorter it is under way, the less often it is when its worker vanishes for another reason
+		d.number = 0
+	}
+	if err := d.count(ctx, ledger.Start{Company: !alone}); err != nil {
 		return err
 	}
 	return d.proceed(ctx)
@@ -210,12 +216,12 @@ func (d *delivery) lastChance(ctx context.Context) error {
 // splitOff works a batch that came of one whose workers vanished. It may hold the cause, so it keeps clear of those on
 // their last chance from the first; and once a worker has vanished with it, it is a suspect itself.
 func (d *delivery) splitOff(ctx context.Context) error {
-	if !d.turn(ctx, d.suspects.TryRLock) {
+	if !d.turn(ctx, d.suspects.TryRLock, turnPatience) {
 		return inTurn()
 	}
 	release := sync.OnceFunc(d.suspects.RUnlock)
 	defer release()
-	if err := d.count(ctx, 1); err != nil {
+	if err := d.count(ctx, ledger.Start{Suspect: 1}); err != nil {
 		return err
 	}
 	if d.state.State == ledger.BatchSuspect {
@@ -230,14 +236,20 @@ func inTurn() error {
 	return deferBatch(time.Second, "put off: its workers vanished, so it takes turns with others like it")
 }
 
-// turn waits a little for the turn of a suspect. Waiting in a slot is cheap, and a deferral takes more than a second.
-func (d *delivery) turn(ctx context.Context, try func() bool) bool {
+// How long a suspect waits for its turn. Waiting in a visit is cheap, and who is deferred comes behind all that is pending.
+const (
+	turnPatience  = 10 * time.Second
+	alonePatience = 2 * time.Second
+)
+
+// turn waits for the turn of a suspect.
+func (d *delivery) turn(ctx context.Context, try func() bool, patience time.Duration) bool {
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
-	for patience := time.After(2 * time.Second); !try(); {
+	for end := time.After(patience); !try(); {
 		select {
 		case <-look.C:
-		case <-patience:
+		case <-end:
 			return false
 		case <-ctx.Done():
 			return false
@@ -283,13 +295,14 @@ func (d *delivery) prepare(ctx context.Context) error {
 	return nil
 }
 
-// count tells the ledger that this delivery begins; suspect is as in ledger.Start.
-func (d *delivery) count(ctx context.Context, suspect int) (err error) {
+// count tells the ledger that this delivery begins. how says what is special about it.
+func (d *delivery) count(ctx context.Context, how ledger.Start) (err error) {
 	faults.Point("before-begin")
 	defer faults.Point("after-begin")
-	d.state, err = d.ledger.Begin(ctx, ledger.Start{
-		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: suspect,
-		Host: hosts.StateKey(d.batch.Host)})
+	d.start = ledger.Start{
+		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: how.Suspect, Company: how.Company,
+		Host: hosts.StateKey(d.batch.Host)}
+	d.state, err = d.ledger.Begin(ctx, d.start)
 	d.began = time.Now()
 	d.counted = err != nil || d.state.State == ledger.BatchOpen // a call without an answer may have been heard
 	return err
@@ -320,7 +333,7 @@ func (d *delivery) archived(ctx context.Context) error {
 		return deferBatch(time.Second, "dropped: another worker has reopened it")
 	}
 	faults.Point("after-reopen")
-	if err := d.count(ctx, 0); err != nil {
+	if err := d.count(ctx, ledger.Start{}); err != nil {
 		return err
 	}
 	if d.state.State != ledger.BatchOpen {
@@ -344,10 +357,20 @@ func (d *delivery) open(ctx context.Context) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return d.storeTrouble(ctx, err)
 	}
-	if d.state.Begun > crashes {
+	if d.condemned() {
 		return d.poisoned(ctx)
 	}
 	return d.visit(ctx)
+}
+
+// condemned reports whether so many deliveries have vanished that the batch is not tried again. For a batch of one those
+// do not count at first that vanished beside other suspects.
+func (d *delivery) condemned() bool {
+	vanished := d.state.Begun - 1
+	if d.single != "" && vanished < 2*crashes {
+		vanished -= d.state.Company
+	}
+	return vanished >= crashes
 }
 
 // history is what the batch's request has been through. A batch that was replayed by Run starts afresh.
@@ -385,7 +408,7 @@ func (d *delivery) giveBack(ctx context.Context, why error) error {
 	d.counted = false
 	ctx, cancel := d.keep(ctx)
 	defer cancel()
-	err := d.insist(ctx, func(ctx context.Context) error { return d.ledger.Return(ctx, d.batch.Job, d.batch.ID) })
+	err := d.insist(ctx, func(ctx context.Context) error { return d.ledger.Return(ctx, d.start) })
 	if err != nil {
 		d.log.Warn().Err(err).Msg("batch could not be given back; it counts as begun")
 	}

@@ -197,7 +197,7 @@ func (v *visitRun) untouched() bool {
 func (v *visitRun) again(ctx context.Context, r *result) error {
 	p := r.verdict.past
 	trial := ledger.Trial{Waits: p.waits, Since: p.waitSince, Error: r.err}
-	err := v.insist(ctx, func(ctx context.Context) error { return v.ledger.Tried(ctx, v.batch.Job, v.batch.ID, trial) })
+	err := v.insist(ctx, func(ctx context.Context) error { return v.ledger.Tried(ctx, v.start, trial) })
 	if err != nil {
 		v.log.Warn().Err(err).Msg("attempt could not be noted")
 	}
