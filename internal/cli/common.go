@@ -33,6 +33,9 @@ func openRedis(ctx context.Context, url string, o redisconn.Options, warn func(s
 	if err != nil {
 		return nil, usage("--redis: %w", err)
 	}
+	if err := awaitLoaded(ctx, client, warn); err != nil {
+		return nil, fmt.Errorf("%w", closing(client, err))
+	}
 	warnings, err := redisconn.Check(ctx, client)
 	if err != nil {
 		return nil, fmt.Errorf("%w", closing(client, err))
@@ -41,6 +44,26 @@ func openRedis(ctx context.Context, url string, o redisconn.Options, warn func(s
 		warn(w)
 	}
 	return client, nil
+}
+
+// awaitLoaded waits while Redis reads its data from disk: it has just been started, and answers soon.
+func awaitLoaded(ctx context.Context, client redis.UniversalClient, warn func(string)) error {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for told := false; ; told = true {
+		err := redisconn.Ping(ctx, client)
+		if err == nil || !redis.IsLoadingError(err) {
+			return err
+		}
+		if !told {
+			warn(fmt.Sprintf("Redis at %s is loading its data: waiting for it", redisconn.Address(client)))
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // closing closes c on the way out with an error; the first error is the one that matters.

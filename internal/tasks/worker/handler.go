@@ -39,9 +39,6 @@ type Gate interface {
 	Run(ctx context.Context)
 }
 
-// crashes is how many deliveries of a batch may begin and vanish before the next splits it, or fails its one request.
-const crashes = 3
-
 // handler works batches. It is the one place where queue, fetch, hosts and store meet.
 type handler struct {
 	name          string // of this worker, in records
@@ -57,8 +54,8 @@ type handler struct {
 	pages         pages
 	retryAfterCap time.Duration
 	specs         *specs
-	inFlight      *slots       // requests in flight, over all visits
-	suspects      sync.RWMutex // held by batches on their last chance
+	inFlight      *slots   // requests in flight, over all visits
+	suspects      suspects // batches under way whose next crash decides on them
 	log           zerolog.Logger
 	metrics       *metrics.Metrics
 	trouble       func(error)         // told of a store in trouble
@@ -178,88 +175,6 @@ func (d *delivery) undone(err error) bool {
 	return d.state.State == "" || d.state.State == ledger.BatchArchived
 }
 
-// begin begins the delivery, unless so many have vanished that its batch is a suspect.
-func (d *delivery) begin(ctx context.Context) error {
-	if err := d.count(ctx, ledger.Start{Suspect: crashes - 1}); err != nil {
-		return err
-	}
-	if d.state.State == ledger.BatchSuspect {
-		return d.lastChance(ctx)
-	}
-	return d.proceed(ctx)
-}
-
-// lastChance works a batch whose next crash decides on it. Whoever is in flight beside a request that ends its worker
-// vanishes with it and would in the end be taken for the cause. So a batch of one, which would fail, goes alone among
-// the suspects; a batch of more, which would only be split, goes beside others of its kind. They may take long, so a
-// batch of one that has waited goes beside them, too, and then a crash does not decide yet. Turns are taken before the
-// delivery is counted. A batch that is not suspected yet may still be in flight beside them.
-func (d *delivery) lastChance(ctx context.Context) error {
-	alone := d.single != "" && d.turn(ctx, d.suspects.TryLock, alonePatience)
-	switch {
-	case alone:
-		defer d.suspects.Unlock()
-	case d.turn(ctx, d.suspects.TryRLock, turnPatience):
-		defer d.suspects.RUnlock()
-	default:
-		return inTurn()
-	}
-	if d.single != "" { // the shorter it is under way, the less often it is when its worker vanishes for another reason
-		d.number = 0
-	}
-	if err := d.count(ctx, ledger.Start{Company: !alone}); err != nil {
-		return err
-	}
-	return d.proceed(ctx)
-}
-
-// splitOff works a batch that came of one whose workers vanished. It may hold the cause, so it keeps clear of those on
-// their last chance from the first; and once a worker has vanished with it, it is a suspect itself.
-func (d *delivery) splitOff(ctx context.Context) error {
-	if !d.turn(ctx, d.suspects.TryRLock, turnPatience) {
-		return inTurn()
-	}
-	release := sync.OnceFunc(d.suspects.RUnlock)
-	defer release()
-	if err := d.count(ctx, ledger.Start{Suspect: 1}); err != nil {
-		return err
-	}
-	if d.state.State == ledger.BatchSuspect {
-		release()
-		return d.lastChance(ctx)
-	}
-	return d.proceed(ctx)
-}
-
-// inTurn defers a suspect whose turn did not come.
-func inTurn() error {
-	return deferBatch(time.Second, "put off: its workers vanished, so it takes turns with others like it")
-}
-
-// How long a suspect waits for its turn. Waiting in a visit is cheap, and who is deferred comes behind all that is pending.
-const (
-	turnPatience  = 10 * time.Second
-	alonePatience = 2 * time.Second
-)
-
-// turn waits for the turn of a suspect.
-func (d *delivery) turn(ctx context.Context, try func() bool, patience time.Duration) bool {
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for end := time.After(patience); !try(); {
-		select {
-		case <-look.C:
-		case <-end:
-			return false
-		case <-ctx.Done():
-			return false
-		case <-d.stopping.Done():
-			return false
-		}
-	}
-	return true
-}
-
 // proceed goes on from what the ledger says of the batch.
 func (d *delivery) proceed(ctx context.Context) error {
 	switch d.state.State {
@@ -361,16 +276,6 @@ func (d *delivery) open(ctx context.Context) error {
 		return d.poisoned(ctx)
 	}
 	return d.visit(ctx)
-}
-
-// condemned reports whether so many deliveries have vanished that the batch is not tried again. For a batch of one those
-// do not count at first that vanished beside other suspects.
-func (d *delivery) condemned() bool {
-	vanished := d.state.Begun - 1
-	if d.single != "" && vanished < 2*crashes {
-		vanished -= d.state.Company
-	}
-	return vanished >= crashes
 }
 
 // history is what the batch's request has been through. A batch that was replayed by Run starts afresh.
