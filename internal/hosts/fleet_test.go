@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -306,5 +307,50 @@ func TestFleetSuccessOfOneWorkerBreaksTheRowOfAnother(t *testing.T) {
 		}
 		one.Leave()
 		two.Leave()
+	})
+}
+
+// leases counts what is asked of a source during visits.
+type leases struct {
+	hosts.Source
+	n atomic.Int64
+}
+
+func (l *leases) Lease(ctx context.Context, host, visit string, n, need int) (hosts.Times, time.Duration, error) {
+	l.n.Add(1)
+	return l.Source.Lease(ctx, host, visit, n, need)
+}
+
+func TestFleetAsksForMorePermitsOnceThoseItHasAreNotEnough(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, r *rig, w []member) {
+		counted := &leases{Source: r.source}
+		second := member{hosts.NewFleet(counted), t}
+		l := hosts.Limits{Rate: 5, Conns: 4}
+		first := w[0].mustEnter(r, ask("a", l, want(3)))
+		releases := []func(){w[0].permit(first), w[0].permit(first), w[0].permit(first)}
+		v := second.mustEnter(r, ask("b", l, want(8)))
+		for range 4 {
+			second.permit(v)()
+			time.Sleep(50 * time.Millisecond) // an answer comes long before the next may go
+		}
+		if n := counted.n.Load(); n != 0 {
+			t.Errorf("%d leases while one permit was enough, want none", n)
+		}
+		slow := second.permit(v)
+		time.Sleep(5 * time.Second)
+		if n := counted.n.Load(); n < 3 || n > 7 {
+			t.Errorf("asked %d times for more permits in five seconds in which there were none, want about one a second", n)
+		}
+		for _, release := range releases {
+			release()
+		}
+		first.Leave()
+		began := time.Now()
+		second.permit(v)()
+		if took := time.Since(began); took > 1100*time.Millisecond {
+			t.Errorf("the next request went %s after permits were free, want it within a second", took)
+		}
+		slow()
+		v.Leave()
 	})
 }

@@ -81,9 +81,10 @@ func (h *memoryHost) lease(t terms, permits, n int, now time.Time) Times {
 	return Times{Interval: t.every, Burst: t.burst, At: at, Permits: permits, mark: h.bucket.mark(), read: now, now: now.UnixMicro()}
 }
 
-// short is how many of n send times a visit gets that could use more permits: it is to ask for them soon.
+// short is how many of n send times a visit gets that could use more permits: where they follow one another fast it is to
+// ask for them soon.
 func (t terms) short(permits, n, need int) int {
-	if t.conns > 0 && permits < min(need, t.conns) {
+	if t.conns > 0 && t.every < time.Second/10 && permits < min(need, t.conns) {
 		return min(n, max(1, permits))
 	}
 	return n

@@ -12,8 +12,11 @@ import (
 // settle is how long a visit gathers permits that it needs no more before it gives them back.
 const settle = 500 * time.Millisecond
 
-// topUp is how often a visit that has fewer permits than it could use asks for more, where it leases no send times.
+// topUp is how often a visit that has fewer permits than it could use asks for more.
 const topUp = 50 * time.Millisecond
+
+// craveAgain is how long it then waits before it asks once more.
+const craveAgain = time.Second
 
 // visit is one batch at one host. A visit without a grant is at a host without limits, and the source knows nothing of it.
 type visit struct {
@@ -36,6 +39,8 @@ type visit struct {
 	asked     time.Time   // when for more permits or send times
 	giving    bool        // permits are about to be given back
 	timer     *time.Timer // that gives them back
+	craving   *time.Timer // that asks for more
+	cravings  int         // how often it was set
 	troubled  bool        // it taught something bad, and not yet that all is well again
 	left      bool
 	calls     sync.WaitGroup
@@ -60,15 +65,20 @@ func newVisit(f *Fleet, a Ask, g *Grant) *visit {
 // went late does not make all others late. The caller holds v.mu or nobody else knows v.
 func (v *visit) take(t Times) {
 	v.times = t
-	if t.Permits > v.held && !v.giving {
-		v.held = t.Permits
-		v.places.resize(v.held)
-	}
+	v.grow(t.Permits)
 	if t.Interval > 0 {
 		v.limiter.SetLimit(rate.Limit(1.01 * float64(time.Second) / float64(t.Interval)))
 		v.limiter.SetBurst(max(t.Burst, 1))
 	} else {
 		v.limiter.SetLimit(rate.Inf)
+	}
+}
+
+// grow takes note of permits that the source has given. The caller holds v.mu or nobody else knows v.
+func (v *visit) grow(permits int) {
+	if permits > v.held && !v.giving {
+		v.held = permits
+		v.places.resize(permits)
 	}
 }
 
@@ -87,6 +97,7 @@ func (v *visit) Permit(ctx context.Context) (func(), error) {
 	v.begun++
 	v.inService++
 	v.spare(v.lull())
+	v.crave()
 	v.mu.Unlock()
 	return sync.OnceFunc(v.release), nil
 }
@@ -96,8 +107,66 @@ func (v *visit) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.inService--
+	v.sate()
 	v.spare(settle)
 }
+
+// crave asks for more permits if those there are still in service when the next request may go. The caller holds v.mu.
+func (v *visit) crave() {
+	if v.grant == nil || v.left || v.craving != nil || v.times.Interval == 0 || v.inService < v.held ||
+		v.held >= min(v.need(), v.ask.Limits.Conns) {
+		return
+	}
+	next := v.times.Interval
+	if len(v.times.At) > 0 {
+		next = time.Until(v.times.At[0])
+	}
+	v.craveIn(max(next, 0))
+}
+
+func (v *visit) craveIn(wait time.Duration) {
+	v.calls.Add(1)
+	v.cravings++
+	this := v.cravings
+	v.craving = time.AfterFunc(wait, func() { v.more(this) })
+}
+
+// sate is for when a permit is free. The caller holds v.mu.
+func (v *visit) sate() {
+	if v.craving != nil && v.craving.Stop() {
+		v.calls.Done()
+	}
+	v.craving = nil
+}
+
+// more asks for further permits, and for no send times. If that fails the next lease tells why.
+func (v *visit) more(craving int) {
+	defer v.calls.Done()
+	v.mu.Lock()
+	if v.craving == nil || v.cravings != craving {
+		v.mu.Unlock()
+		return
+	}
+	need := v.need()
+	v.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), step)
+	defer cancel()
+	t, _, _ := v.fleet.source.Lease(ctx, v.ask.Host, v.ask.Visit, 0, need)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	had := v.held
+	v.grow(t.Permits)
+	if v.craving == nil || v.cravings != craving {
+		return
+	}
+	v.craving = nil
+	if v.held == had && !v.left {
+		v.craveIn(craveAgain)
+	}
+}
+
+// need is how many permits the visit could use. The caller holds v.mu.
+func (v *visit) need() int { return v.inService + max(1, v.ask.Want-v.begun) }
 
 // spare gives back, after a moment, the permits for which nothing is left to begin. The caller holds v.mu.
 func (v *visit) spare(after time.Duration) {
@@ -204,7 +273,7 @@ func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
 			v.mu.Unlock()
 			return now, nil, &LaterError{Host: v.ask.Host, After: pause}
 		}
-		need := v.inService + max(1, v.ask.Want-v.begun)
+		need := v.need()
 		if v.grant == nil || v.times.Interval == 0 && !v.short(need, now) {
 			at := v.until
 			v.mu.Unlock()
@@ -322,6 +391,7 @@ func (v *visit) Leave() {
 	if v.timer != nil && v.timer.Stop() {
 		v.calls.Done()
 	}
+	v.sate()
 	v.void(time.Now())
 	times, well := v.times, v.well
 	times.Begun = v.tell()

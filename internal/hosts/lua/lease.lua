@@ -24,6 +24,6 @@ if permits < need and (h.called == '' or now >= h.called_at + NET) then
   end
 end
 -- While those before it are still leaving, it is to ask again soon.
-if conns > 0 and permits < math.min(need, conns) and now - since < SECOND / 2 then n = math.min(n, math.max(1, permits)) end
+if conns > 0 and permits < math.min(need, conns) and now - since < SECOND / 2 and every < SECOND / 10 then n = math.min(n, math.max(1, permits)) end
 local times = lease(h, every, burst, math.min(n, 64), now)
 return { 'times', int(now), int(every), burst, int(h.tat), permits, unpack(times) }
