@@ -48,7 +48,8 @@ var _ Source = (*Redis)(nil)
 // count is called for each script that is run, and may be nil.
 func NewRedis(rdb redis.UniversalClient, call string, count func()) *Redis {
 	made := func(name, text string) *script {
-		return &script{name: name, Script: redis.NewScript(call + libText + reportText + text)}
+		return &script{before: "before-host-" + name, after: "after-host-" + name,
+			Script: redis.NewScript(call + libText + reportText + text)}
 	}
 	if count == nil {
 		count = func() {}
@@ -59,9 +60,9 @@ func NewRedis(rdb redis.UniversalClient, call string, count func()) *Redis {
 		vacate: made("vacate", vacateText)}
 }
 
-// script is one step.
+// script is one step. Its reply begins with the time.
 type script struct {
-	name string
+	before, after string // names of the points around it
 	*redis.Script
 }
 
@@ -72,17 +73,17 @@ func (r *Redis) OnStep(step func(name string)) *Redis {
 	return r
 }
 
-// reply is what a script returned: words, of which the second is the time.
+// reply is what a script returned: words, of which the first is the time.
 type reply struct {
 	words []string
-	at    time.Time // the local time that the first word stands for, or a little later
+	at    time.Time // the local time that now stands for, or a little later
 	now   float64   // µs
 }
 
-func (r *Redis) run(ctx context.Context, s *script, nowAt int, args ...any) (reply, error) {
+func (r *Redis) run(ctx context.Context, s *script, args ...any) (reply, error) {
 	r.count()
-	r.step("before-host-" + s.name)
-	defer r.step("after-host-" + s.name)
+	r.step(s.before)
+	defer r.step(s.after)
 	words, err := s.Run(ctx, r.rdb, nil, args...).Slice()
 	if err != nil {
 		return reply{}, err
@@ -91,7 +92,7 @@ func (r *Redis) run(ctx context.Context, s *script, nowAt int, args ...any) (rep
 	for i, w := range words {
 		out.words[i] = fmt.Sprint(w)
 	}
-	out.now = out.number(nowAt)
+	out.now = out.number(0)
 	return out, nil
 }
 
@@ -129,12 +130,12 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 	if a.Robots {
 		robots = 1
 	}
-	w, err := r.run(ctx, r.enter, 1, a.Host, a.Batch, a.Visit, a.Queue, a.Priority, a.Job, max(a.Want, 1),
+	w, err := r.run(ctx, r.enter, a.Host, a.Batch, a.Visit, a.Queue, a.Priority, a.Job, max(a.Want, 1),
 		strconv.FormatFloat(a.Limits.Rate, 'g', -1, 64), max(a.Limits.Burst, 1), a.Limits.Conns, micros(a.Patience), robots)
 	if err != nil {
 		return Answer{}, fmt.Errorf("enter host %s: %w", a.Host, err)
 	}
-	switch w.words[0] {
+	switch w.words[1] {
 	case "line":
 		return Answer{Line: &Line{Next: w.until(2), PatienceEnd: w.until(3)}}, nil
 	case "unavailable":
@@ -151,11 +152,11 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 
 // Lease implements Source.
 func (r *Redis) Lease(ctx context.Context, host, visit string, n, need int) (Times, time.Duration, error) {
-	w, err := r.run(ctx, r.lease, 1, host, visit, n, need)
+	w, err := r.run(ctx, r.lease, host, visit, n, need)
 	if err != nil {
 		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", host, err)
 	}
-	switch w.words[0] {
+	switch w.words[1] {
 	case "left":
 		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", host, ErrLeft)
 	case "later":
@@ -171,7 +172,7 @@ func (r *Redis) Leave(ctx context.Context, host, visit string, back, unspent int
 	for _, s := range t.Begun {
 		args = append(args, s.Number, s.Count)
 	}
-	w, err := r.run(ctx, r.leave, 0, args...)
+	w, err := r.run(ctx, r.leave, args...)
 	if err != nil {
 		return 0, fmt.Errorf("leave host %s: %w", host, err)
 	}
@@ -180,7 +181,7 @@ func (r *Redis) Leave(ctx context.Context, host, visit string, back, unspent int
 
 // Learn implements Source.
 func (r *Redis) Learn(ctx context.Context, host, job string, l Lesson, pause time.Duration) (time.Duration, error) {
-	w, err := r.run(ctx, r.learn, 0, host, string(l), micros(pause), job)
+	w, err := r.run(ctx, r.learn, host, string(l), micros(pause), job)
 	if err != nil {
 		return 0, fmt.Errorf("note what host %s taught: %w", host, err)
 	}
@@ -193,7 +194,7 @@ func (r *Redis) Robots(ctx context.Context, host, visit string, known bool, last
 	if known {
 		what = "known"
 	}
-	if _, err := r.run(ctx, r.robots, 0, host, visit, what, micros(lasts), text); err != nil {
+	if _, err := r.run(ctx, r.robots, host, visit, what, micros(lasts), text); err != nil {
 		return fmt.Errorf("note robots.txt of host %s: %w", host, err)
 	}
 	return nil
@@ -218,7 +219,7 @@ func (r *Redis) Sweep(ctx context.Context, refused ...Refusal) (time.Duration, e
 	for _, f := range refused {
 		args = append(args, f.Job, f.Host, f.Count)
 	}
-	w, err := r.run(ctx, r.sweep, 0, args...)
+	w, err := r.run(ctx, r.sweep, args...)
 	if err != nil {
 		return 0, fmt.Errorf("sweep hosts: %w", err)
 	}
@@ -231,7 +232,7 @@ func (r *Redis) Vacate(ctx context.Context, batches []string) error {
 	for i, b := range batches {
 		args[i] = b
 	}
-	if _, err := r.run(ctx, r.vacate, 0, args...); err != nil {
+	if _, err := r.run(ctx, r.vacate, args...); err != nil {
 		return fmt.Errorf("end visits of %d batches: %w", len(batches), err)
 	}
 	return nil

@@ -2,9 +2,9 @@
 --
 -- ARGV 1 host, 2 batch, 3 visit, 4 queue, 5 priority of the queue (0 first), 6 job, 7 permits wanted, 8 rate, 9 burst,
 --      10 conns, 11 patience (µs, 0 = none), 12 whether robots.txt has to be known (0 or 1)
--- Returns {'visit', now, permits, interval, burst, tat, slow, scout (1: this visit is to fetch robots.txt), probe (1: the
---      circuit was open), robots_at, send times…}, {'line', now, when the host is looked at next (0: by who leaves),
---      when patience ends (0: nothing is wrong)}, or {'unavailable', now, 'host' or 'robots', since}
+-- Returns {now, 'visit', permits, interval, burst, tat, slow, scout (1: this visit is to fetch robots.txt), probe (1: the
+--      circuit was open), robots_at, send times…}, {now, 'line', when the host is looked at next (0: by who leaves),
+--      when patience ends (0: nothing is wrong)}, or {now, 'unavailable', 'host' or 'robots', since}
 local host, batch, visit, queue, job = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local want, patience, obey = tonumber(ARGV[7]), tonumber(ARGV[11]), ARGV[12] == '1'
 local now = clock()
@@ -39,7 +39,7 @@ if patience > 0 and down > 0 then
     end
     if call('HEXISTS', h.jobs, job) == 0 then call('HDEL', h.since, job) end
     summon(h, now)
-    return { 'unavailable', int(now), what, int(down) }
+    return { int(now), 'unavailable', what, int(down) }
   end
   ends = math.max(down + patience, now + SECOND)
 end
@@ -67,7 +67,7 @@ local function stand_in_line()
   linger(h, now)
   if h.called == batch then reserve(h, '', now) end
   summon(h, now)
-  return { 'line', int(now), int(LOOK), int(ends) }
+  return { int(now), 'line', int(LOOK), int(ends) }
 end
 
 local free = again and 0 or room(h, conns)
@@ -97,5 +97,5 @@ local n = probe == 1 and 1 or want
 if conns > 0 and permits < math.min(want, conns) and every < SECOND / 10 then n = math.min(n, math.max(1, permits)) end -- it is to ask for more soon; a slow pace needs few
 local times = lease(h, every, burst, math.min(n, 64), now)
 summon(h, now)
-return { 'visit', int(now), permits, int(every), burst, int(h.tat), int(pace(h, now) * 1000), scout, probe,
+return { int(now), 'visit', permits, int(every), burst, int(h.tat), int(pace(h, now) * 1000), scout, probe,
   int(h.robots_at), unpack(times) }

@@ -1,17 +1,17 @@
 -- Lease further send times for a visit.
 --
 -- ARGV 1 host, 2 visit, 3 how many, 4 permits that the visit could use
--- Returns {'times', now, interval, burst, tat, permits, send times…}, {'later', now, when} when the next is too far ahead for a visit
---      to wait, or the visit is old and others wait; {'left', now} when the visit is not known (any more)
+-- Returns {now, 'times', interval, burst, tat, permits, send times…}, {now, 'later', when} when the next is too far ahead
+--      for a visit to wait, or the visit is old and others wait; {now, 'left'} when the visit is not known (any more)
 local now = clock()
 local h = load(ARGV[1])
 local visit = call('HGET', h.visits, ARGV[2])
-if not visit then return { 'left', int(now) } end
+if not visit then return { int(now), 'left' } end
 local rate, burst, conns = limits(h)
 local every = interval(h, rate, now)
 local at = send_at(h, every, burst, now)
 local since = tonumber(string.match(visit, '^%d+ (%d+)'))
-if at > now + FAR or now - since > LIFE and call('ZCARD', h.line) > 0 then return { 'later', int(now), int(at) } end
+if at > now + FAR or now - since > LIFE and call('ZCARD', h.line) > 0 then return { int(now), 'later', int(at) } end
 -- A visit that was let in with what was just free takes what has become free since, unless another was called to it.
 local permits, rest = string.match(visit, '^(%d+)( .*)$')
 local n, need = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -26,4 +26,4 @@ end
 -- While those before it are still leaving, it is to ask again soon.
 if conns > 0 and permits < math.min(need, conns) and now - since < SECOND / 2 and every < SECOND / 10 then n = math.min(n, math.max(1, permits)) end
 local times = lease(h, every, burst, math.min(n, 64), now)
-return { 'times', int(now), int(every), burst, int(h.tat), permits, unpack(times) }
+return { int(now), 'times', int(every), burst, int(h.tat), permits, unpack(times) }
