@@ -90,26 +90,27 @@ func (t terms) short(permits, n, need int) int {
 	return n
 }
 
+// oneOnly says that a host whose circuit was open, and one whose robots.txt is being fetched, has room for one visit.
+func (h *memoryHost) oneOnly() bool { return h.opened > 0 || h.scout != "" }
+
 // roomBeside is how many permits are free for visits that are there.
 func (h *memoryHost) roomBeside(t terms) int {
-	if h.opened > 0 || h.scout != "" {
+	if h.oneOnly() {
 		return 0
 	}
-	if t.conns == 0 {
-		return math.MaxInt
-	}
-	for _, s := range h.visits {
-		t.conns -= s.permits
-	}
-	return t.conns
+	return h.unheld(t)
 }
 
-// room is how many permits are free for further visits. A host whose circuit was open, and one whose robots.txt is being
-// fetched, has room for one visit.
+// room is how many permits are free for further visits.
 func (h *memoryHost) room(t terms) int {
-	if (h.opened > 0 || h.scout != "") && len(h.visits) > 0 {
+	if h.oneOnly() && len(h.visits) > 0 {
 		return 0
 	}
+	return h.unheld(t)
+}
+
+// unheld is how many permits no visit has.
+func (h *memoryHost) unheld(t terms) int {
 	if t.conns == 0 {
 		return math.MaxInt
 	}

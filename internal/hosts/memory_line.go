@@ -165,7 +165,7 @@ func (h *memoryHost) summon(now time.Time) {
 }
 
 func (h *memoryHost) callNext(t terms, now time.Time) {
-	s := search{h: h, now: now, flood: t.conns == 0 && t.every == 0 && h.opened == 0 && h.scout == ""}
+	s := search{h: h, now: now, flood: t.conns == 0 && t.every == 0 && !h.oneOnly()}
 	after := 0
 	if h.called != "" && !s.flood {
 		if h.reserved(now) {

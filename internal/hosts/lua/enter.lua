@@ -93,8 +93,7 @@ if unknown then
   call('HSET', h.key, 'scout', visit)
 end
 if h.opened > 0 then probe = 1 end
-local n = probe == 1 and 1 or want
-if conns > 0 and permits < math.min(want, conns) and every < SECOND / 10 then n = math.min(n, math.max(1, permits)) end -- it is to ask for more soon; a slow pace needs few
+local n = short(permits, probe == 1 and 1 or want, want, conns, every)
 local times = lease(h, every, burst, math.min(n, 64), now)
 summon(h, now)
 return { int(now), 'visit', permits, int(every), burst, int(h.tat), int(pace(h, now) * 1000), scout, probe,

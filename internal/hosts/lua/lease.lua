@@ -23,7 +23,6 @@ if permits < need and (h.called == '' or now >= h.called_at + NET) then
     call('HSET', h.visits, ARGV[2], permits .. rest)
   end
 end
--- While those before it are still leaving, it is to ask again soon.
-if conns > 0 and permits < math.min(need, conns) and now - since < SECOND / 2 and every < SECOND / 10 then n = math.min(n, math.max(1, permits)) end
+if now - since < SECOND / 2 then n = short(permits, n, need, conns, every) end -- those before it are still leaving
 local times = lease(h, every, burst, math.min(n, 64), now)
 return { int(now), 'times', int(every), burst, int(h.tat), permits, unpack(times) }

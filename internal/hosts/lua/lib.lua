@@ -105,27 +105,33 @@ local function lease(h, every, burst, n, now)
   return times
 end
 
--- permits in use by visits.
-local function in_use(h)
-  local n = 0
-  for _, value in ipairs(call('HVALS', h.visits)) do n = n + tonumber(string.match(value, '^%d+')) end
-  return n
+-- unheld is how many permits no visit has, math.huge where they are not limited.
+local function unheld(h, conns)
+  if conns == 0 then return math.huge end
+  for _, value in ipairs(call('HVALS', h.visits)) do conns = conns - tonumber(string.match(value, '^%d+')) end
+  return conns
 end
 
--- room_beside is how many permits are free, for visits that are there.
+-- one_only says that a host whose circuit was open, and one whose robots.txt is being fetched, has room for one visit.
+local function one_only(h) return h.opened > 0 or h.scout ~= '' end
+
+-- room_beside is how many permits are free for visits that are there.
 local function room_beside(h, conns)
-  if h.opened > 0 or h.scout ~= '' then return 0 end
-  if conns == 0 then return math.huge end
-  return conns - in_use(h)
+  if one_only(h) then return 0 end
+  return unheld(h, conns)
 end
 
--- room for further visits: how many permits are free, math.huge where they are not limited. A host whose circuit was
--- open, and one whose robots.txt is being fetched, has room for one visit.
+-- room is how many permits are free for further visits.
 local function room(h, conns)
-  local used = in_use(h)
-  if (h.opened > 0 or h.scout ~= '') and call('HLEN', h.visits) > 0 then return 0 end
-  if conns == 0 then return math.huge end
-  return conns - used
+  if one_only(h) and call('HLEN', h.visits) > 0 then return 0 end
+  return unheld(h, conns)
+end
+
+-- short is how many of n send times a visit gets that could use more permits: where they follow one another fast it is to ask
+-- for them soon.
+local function short(permits, n, need, conns, every)
+  if conns > 0 and permits < math.min(need, conns) and every < SECOND / 10 then return math.min(n, math.max(1, permits)) end
+  return n
 end
 
 -- job_counts books a batch that comes (+1) or goes (-1).
@@ -254,7 +260,7 @@ local function summon(h, now)
   if h['until'] > now then return due(h, math.max(h['until'], at - FAR / 2)) end
   if at > now + FAR then return due(h, at - FAR / 2) end
   if room(h, conns) < 1 then return due(h, now + NET, true) end
-  local flood = conns == 0 and every == 0 and h.opened == 0 and h.scout == '' -- nothing to wait for: everybody may come
+  local flood = conns == 0 and every == 0 and not one_only(h) -- nothing to wait for: everybody may come
   local after = 0
   if h.called ~= '' and not flood then
     if now < h.called_at + NET then return due(h, h.called_at + NET, true) end
