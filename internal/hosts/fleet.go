@@ -95,7 +95,7 @@ func (f *Fleet) add(v *visit) *visit {
 	return v
 }
 
-// remove forgets a visit and reports whether it was the last one at its host.
+// remove forgets a visit.
 func (f *Fleet) remove(v *visit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -34,7 +34,7 @@ type memoryHost struct {
 
 type memoryRobots struct {
 	text             string
-	at, until        time.Time
+	until            time.Time
 	again, downSince time.Time
 	tries            int
 }
@@ -233,7 +233,7 @@ func (h *memoryHost) failed(now time.Time) {
 func (h *memoryHost) learnRobots(known bool, lasts time.Duration, text string, now time.Time) {
 	r := &h.robots
 	if known {
-		*r = memoryRobots{text: text, at: now, until: now.Add(lasts)}
+		*r = memoryRobots{text: text, until: now.Add(lasts)}
 		if h.down.IsZero() {
 			clear(h.since)
 		}

@@ -109,7 +109,7 @@ func (e *entry) letIn() *Grant {
 		h.turn = max(h.turn, e.waiting.turn)
 	}
 	h.remove(e.Batch)
-	g := &Grant{Permits: s.permits, Scout: e.unknown, Probe: h.opened > 0, Slowness: h.tempo.factor(e.now), RobotsAt: h.robots.at}
+	g := &Grant{Permits: s.permits, Scout: e.unknown, Probe: h.opened > 0, Slowness: h.tempo.factor(e.now)}
 	if g.Scout {
 		h.scout = e.Visit
 	}

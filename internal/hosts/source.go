@@ -38,7 +38,6 @@ type Grant struct {
 	Slowness float64
 	Scout    bool // the visit is to fetch robots.txt and to say so with Source.Robots
 	Probe    bool // nothing went well at the host lately: one request, and learn from it at once
-	RobotsAt time.Time
 }
 
 // Line is a place in the line of a host.
@@ -74,8 +73,8 @@ const (
 type Source interface {
 	// Enter lets a visit in, gives its batch a place in line, or gives it up. Asking twice does no harm.
 	Enter(ctx context.Context, a Ask) (Answer, error)
-	// Lease gives up to n further send times to a visit, and more permits if it has fewer than need. later says how long the next one is away when that is too long to wait
-	// for in a slot; ErrLeft that the visit was ended by others.
+	// Lease gives up to n further send times to a visit, and more permits if it has fewer than need. later says how long
+	// the next one is away when that is too long to wait for in a slot; ErrLeft that the visit was ended by others.
 	Lease(ctx context.Context, host, visit string, n, need int) (t Times, later time.Duration, err error)
 	// Leave gives permits back, or ends the visit when back is negative, and calls the next in line. unspent are the
 	// last so many send times of t, t.Begun goes into the report; well is how many exchanges went well. sweep is when
@@ -88,9 +87,8 @@ type Source interface {
 	Robots(ctx context.Context, host, visit string, known bool, lasts time.Duration, text string) error
 	// RobotsText returns what Robots noted last, "" when nothing (any more).
 	RobotsText(ctx context.Context, host string) (string, error)
-	// Sweep looks at the hosts whose time has come, and returns when to do so again at the latest; 0 = as
-	// usual. What was
-	// refused goes along with it, into the report.
+	// Sweep looks at the hosts whose time has come, and returns when to do so again at the latest; 0 = as usual. What
+	// was refused goes along with it, into the report.
 	Sweep(ctx context.Context, refused ...Refusal) (time.Duration, error)
 	// Vacate ends the visits of batches whose worker is dead.
 	Vacate(ctx context.Context, batches []string) error

@@ -3,8 +3,8 @@
 -- ARGV 1 host, 2 batch, 3 visit, 4 queue, 5 priority of the queue (0 first), 6 job, 7 permits wanted, 8 rate, 9 burst,
 --      10 conns, 11 patience (µs, 0 = none), 12 whether robots.txt has to be known (0 or 1)
 -- Returns {now, 'visit', permits, interval, burst, tat, slow, scout (1: this visit is to fetch robots.txt), probe (1: the
---      circuit was open), robots_at, send times…}, {now, 'line', when the host is looked at next (0: by who leaves),
---      when patience ends (0: nothing is wrong)}, or {now, 'unavailable', 'host' or 'robots', since}
+--      circuit was open), send times…}, {now, 'line', when the host is looked at next (0: by who leaves), when patience
+--      ends (0: nothing is wrong)}, or {now, 'unavailable', 'host' or 'robots', since}
 local host, batch, visit, queue, job = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local want, patience, obey = tonumber(ARGV[7]), tonumber(ARGV[11]), ARGV[12] == '1'
 local now = clock()
@@ -73,7 +73,8 @@ end
 local free = again and 0 or room(h, conns)
 if not again then
   local called = h.called ~= '' and h.called ~= batch and now < h.called_at + NET and (conns > 0 or every > 0)
-  if at > now + FAR or h['until'] > now or unknown and h.robots_try > now or free < 1 or called then return stand_in_line() end
+  local later = at > now + FAR or h['until'] > now or unknown and h.robots_try > now
+  if later or free < 1 or called then return stand_in_line() end
 end
 
 local permits = again and tonumber(string.match(again, '^%d+')) or math.min(want, free, h.opened > 0 and 1 or want)
@@ -97,4 +98,4 @@ local n = short(permits, probe == 1 and 1 or want, want, conns, every)
 local times = lease(h, every, burst, math.min(n, 64), now)
 summon(h, now)
 return { int(now), 'visit', permits, int(every), burst, int(h.tat), int(pace(h, now) * 1000), scout, probe,
-  int(h.robots_at), unpack(times) }
+  unpack(times) }

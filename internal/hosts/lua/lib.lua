@@ -21,8 +21,8 @@
 -- fetchfleet:host:HOST:since    HASH job → when it first asked while the host was in trouble: its patience begins then, so
 --                               that a replay finds out for itself
 -- fetchfleet:hosts:due          ZSET hosts with a line, by when they are to be looked at (ms)
--- fetchfleet:hosts:waiting      HASH batch in a line → "QUEUE JOB SINCE ROBOTS CAME": since when, whether it needs robots.txt
---                               (0 or 1), and when it asked last
+-- fetchfleet:hosts:waiting      HASH batch in a line → "QUEUE JOB SINCE ROBOTS CAME": since when, whether it needs
+--                               robots.txt (0 or 1), and when it asked last
 -- fetchfleet:hosts:shut         HASH queue that batches were called from and did not come → until when it is passed over
 -- fetchfleet:hosts:visiting     HASH batch visiting → "HOST VISIT"
 local call = redis.call

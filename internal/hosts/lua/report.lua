@@ -19,7 +19,7 @@
 -- and then NUMBER:COUNT for each of the last spans, oldest first
 local FIGURES = { 'requests', 'waits', 'waited', 'longest', 'peak', 'asked', 'asked_longest', 'kept', 'overloads', 'silent',
   'opened', 'refused', 'robots_reads', 'robots_kind', 'robots_at', 'rate', 'burst', 'conns' }
-local FORM = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)(.*)$'
+local FORM = '^' .. string.rep('(%S+) ', #FIGURES - 1) .. '(%S+)(.*)$'
 local PRINT = '%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.6g %.0f %.0f'
 local SPANS = 12            -- that may still grow: visits tell what they began when they end
 local REMEMBER = 30 * 86400 -- s
