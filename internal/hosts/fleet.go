@@ -56,10 +56,10 @@ func (f *Fleet) RobotsText(ctx context.Context, host string) (string, error) {
 }
 
 // Enter begins a visit. Instead it returns a *BusyError when the batch got a place in line, an *UnavailableError when the
-// host has brought nothing for longer than its patience, or the source's error. A host without limits of which nothing
-// bad is known costs no call.
+// host has brought nothing for longer than its patience, or the source's error. A host where nobody has limits and of which
+// nothing bad is known costs no call.
 func (f *Fleet) Enter(ctx context.Context, a Ask) (Visit, error) {
-	if a.Limits.Unlimited() && !a.Robots && max(a.Alone, f.pause(a.Host)) <= 0 {
+	if a.Limits.Unlimited() && !a.Robots && max(a.Care, f.pause(a.Host)) <= 0 {
 		return f.add(newVisit(f, a, nil)), nil
 	}
 	answer, err := f.source.Enter(ctx, a)

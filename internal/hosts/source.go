@@ -17,11 +17,12 @@ type Ask struct {
 	Limits   Limits        // as the job has them; the strictest of the jobs with work at the host hold
 	Patience time.Duration // how long a host may bring nothing before its batches are given up; 0 = for ever
 	Robots   bool          // robots.txt has to be known before anything else is fetched
-	Alone    time.Duration // how long the host is left alone, as the caller has heard: see StateKey
+	Care     time.Duration // for how long it has to ask although it has no limits, as the caller has heard: see StateKey
 }
 
-// StateKey is the key under which Redis has a hash of what is known of a host. Its field "until" says, in µs of Redis time,
-// until when the host is left alone: who asks Redis for something anyway may ask for that, too, and save a call.
+// StateKey is the key under which Redis has a hash of what is known of a host. Its field "care" says, in µs of Redis time,
+// until when those without limits have to ask there, too, because others have limits or the host was in trouble: who asks
+// Redis for something anyway may ask for that, too, and save a call.
 func StateKey(host string) string { return "fetchfleet:host:" + host }
 
 // Answer is what a Source says to an Ask: one of the three is set.

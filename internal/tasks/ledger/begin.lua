@@ -2,12 +2,13 @@
 -- lost: it is known by its token and counted once.
 --
 -- KEYS 1 stats, 2 open, 3 begun, 4 waits, 5 generations, 6 archived, 7 bases,
---      8 what is known of the batch's host: a hash whose field 'until' says, in µs, until when it is left alone
+--      8 what is known of the batch's host: a hash whose field 'care' says, in µs, until when those without limits are to
+--      ask there, too
 -- ARGV 1 batch, 2 request id when the batch holds one request, else empty, 3 number of deliveries that vanished at
 --      which the batch is a suspect, 0 = it never is, 4 token of this delivery, 5 1 = beside other suspects, else 0
 -- Returns {state, now in ms, ...}:
 --   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
---    what went wrong last, µs for which the host is left alone, earlier ones of those begun that were beside suspects}
+--    what went wrong last, µs for which care is taken of the host, those begun earlier that were beside suspects}
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
@@ -45,6 +46,6 @@ if noted then
   local a, b, c = string.match(noted, '^(%d+) (%d+) ?(.*)$')
   waits, since, text = tonumber(a), tonumber(b), c
 end
-local alone = math.max(0, tonumber(redis.call('HGET', KEYS[8], 'until') or '0') - time[1] * 1000000 - time[2])
+local care = math.max(0, tonumber(redis.call('HGET', KEYS[8], 'care') or '0') - time[1] * 1000000 - time[2])
 return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '', text,
-  alone, company }
+  care, company }

@@ -133,3 +133,30 @@ func TestABeginWhoseReplyIsLostIsCountedOnce(t *testing.T) {
 		t.Errorf("begin = %s, %d begun; want it open and begun once", d.State, d.Begun)
 	}
 }
+
+func TestADeliveryHearsForHowLongCareIsTakenOfItsHost(t *testing.T) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const job, host = tasks.JobID("careful"), "what is known of the host"
+		l, o := newJob(t, rdb, job), offer(job, 1)
+		accept(t, l, job, o)
+		begin := func(token string) time.Duration {
+			t.Helper()
+			d, err := l.Begin(t.Context(), ledger.Start{Job: job, Batch: o.ID, Token: token, Host: host})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d.Care
+		}
+		if got := begin("a"); got != 0 {
+			t.Errorf("care is taken for %s of a host that nothing is known of", got)
+		}
+		for until, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, -time.Minute: 0} {
+			if err := rdb.HSet(t.Context(), host, "care", time.Now().Add(until).UnixMicro()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if got := begin("b"); (got - want).Abs() > time.Second {
+				t.Errorf("care is taken for %s, want %s", got, want)
+			}
+		}
+	})
+}

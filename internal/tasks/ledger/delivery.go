@@ -60,7 +60,7 @@ type Delivery struct {
 	WaitSince  int64         // Unix milliseconds of the first of them
 	Store      string        // identity of the job's store, empty before its first unit
 	LastError  string        // what Tried noted last
-	Alone      time.Duration // how long the batch's host is left alone: see Start.Host
+	Care       time.Duration // for how long those without limits are to ask at the batch's host, too: see Start.Host
 	Archived   Note          // when archived
 	note       string
 }
@@ -113,7 +113,7 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 		d.Begun, d.Generation = int(n(2)), int(n(3))
 		d.Base = int(n(4))
 		d.Waits, d.WaitSince, d.Store, d.LastError = int(n(5)), n(6), res[7].(string), res[8].(string)
-		d.Alone, d.Company = time.Duration(n(9))*time.Microsecond, int(n(10))
+		d.Care, d.Company = time.Duration(n(9))*time.Microsecond, int(n(10))
 	}
 	return d, nil
 }

@@ -119,7 +119,7 @@ func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
 		ask := hosts.Ask{
 			Host: d.batch.Host, Batch: string(d.batch.ID), Visit: d.token, Queue: d.queue, Priority: priority(d.queue),
 			Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
-			Robots: d.obeys() && d.site.page == nil, Alone: d.state.Alone - time.Since(d.began),
+			Robots: d.obeys() && d.site.page == nil, Care: d.state.Care - time.Since(d.began),
 		}
 		visit, err := d.gate.Enter(ctx, ask)
 		if err != nil || !ask.Robots {
