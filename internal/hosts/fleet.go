@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// idleSweep is how often a worker looks for hosts that are due when it knows of none: others, which do, may have died.
+	// idleSweep is how often a worker looks for sites that are due when it knows of none: others, which do, may have died.
 	idleSweep = time.Second
 	// lost is when a batch in line comes back by itself, should every call to it get lost.
 	lost = time.Minute
@@ -23,20 +23,37 @@ const (
 // Fleet is a worker's side of the limits: it lets visits in as its Source says and keeps them to their send times.
 // Run has to run while visits are made.
 type Fleet struct {
-	source  Source
-	waiting atomic.Int64
-	wake    chan struct{}
+	source    Source
+	addresses *Addresses // nil: every host is its own site
+	waiting   atomic.Int64
+	wake      chan struct{}
 
 	mu      sync.Mutex
-	next    time.Time // when to sweep
-	visits  map[string]map[*visit]struct{}
-	cooled  map[string]time.Time // hosts to be left alone, as heard; by the local clock
+	next    time.Time                      // when to sweep
+	visits  map[string]map[*visit]struct{} // by site
+	hosts   map[string]int                 // visits at each host
+	cooled  map[string]time.Time           // sites to be left alone, as heard; by the local clock
 	refused refusals
 }
 
 // NewFleet returns the side of one worker.
 func NewFleet(source Source) *Fleet {
-	return &Fleet{source: source, wake: make(chan struct{}, 1), visits: map[string]map[*visit]struct{}{}, cooled: map[string]time.Time{}}
+	return &Fleet{source: source, wake: make(chan struct{}, 1), visits: map[string]map[*visit]struct{}{},
+		hosts: map[string]int{}, cooled: map[string]time.Time{}}
+}
+
+// PerAddress has hosts that resolve to the same address share their limits. It is to be called before f is used.
+func (f *Fleet) PerAddress(a *Addresses) *Fleet {
+	f.addresses = a
+	return f
+}
+
+// Site is what the limits of a host are kept for: itself, unless PerAddress was called.
+func (f *Fleet) Site(ctx context.Context, host string) (string, error) {
+	if f.addresses == nil {
+		return host, nil
+	}
+	return f.addresses.Site(ctx, host)
 }
 
 // Waiting is how many requests wait for a permit or their turn now.
@@ -59,7 +76,7 @@ func (f *Fleet) RobotsText(ctx context.Context, host string) (string, error) {
 // host has brought nothing for longer than its patience, or the source's error. A host where nobody has limits and of which
 // nothing bad is known costs no call.
 func (f *Fleet) Enter(ctx context.Context, a Ask) (Visit, error) {
-	if a.Limits.Unlimited() && !a.Robots && max(a.Care, f.pause(a.Host)) <= 0 {
+	if a.Limits.Unlimited() && !a.Robots && max(a.Care, f.pause(a.site())) <= 0 {
 		return f.add(newVisit(f, a, nil)), nil
 	}
 	answer, err := f.source.Enter(ctx, a)
@@ -88,10 +105,12 @@ func (f *Fleet) inLine(host string, l *Line) error {
 func (f *Fleet) add(v *visit) *visit {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.visits[v.ask.Host] == nil {
-		f.visits[v.ask.Host] = map[*visit]struct{}{}
+	site := v.ask.site()
+	if f.visits[site] == nil {
+		f.visits[site] = map[*visit]struct{}{}
 	}
-	f.visits[v.ask.Host][v] = struct{}{}
+	f.visits[site][v] = struct{}{}
+	f.hosts[v.ask.Host]++
 	return v
 }
 
@@ -99,9 +118,13 @@ func (f *Fleet) add(v *visit) *visit {
 func (f *Fleet) remove(v *visit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.visits[v.ask.Host], v)
-	if len(f.visits[v.ask.Host]) == 0 {
-		delete(f.visits, v.ask.Host)
+	site := v.ask.site()
+	delete(f.visits[site], v)
+	if len(f.visits[site]) == 0 {
+		delete(f.visits, site)
+	}
+	if f.hosts[v.ask.Host]--; f.hosts[v.ask.Host] == 0 {
+		delete(f.hosts, v.ask.Host)
 	}
 }
 
@@ -109,29 +132,29 @@ func (f *Fleet) remove(v *visit) {
 func (f *Fleet) Visiting(host string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.visits[host]) > 0
+	return f.hosts[host] > 0
 }
 
-// pause is how long the host is to be left alone, as far as this worker has heard.
-func (f *Fleet) pause(host string) time.Duration {
+// pause is how long the site is to be left alone, as far as this worker has heard.
+func (f *Fleet) pause(site string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Until(f.cooled[host])
+	return time.Until(f.cooled[site])
 }
 
-// cool leaves a host alone, in visits under way, too.
-func (f *Fleet) cool(host string, pause time.Duration) {
+// cool leaves a site alone, in visits under way, too.
+func (f *Fleet) cool(site string, pause time.Duration) {
 	until := time.Now().Add(pause)
 	f.mu.Lock()
-	visits := slices.Collect(maps.Keys(f.visits[host]))
-	f.cooled[host] = until
+	visits := slices.Collect(maps.Keys(f.visits[site]))
+	f.cooled[site] = until
 	f.mu.Unlock()
 	for _, v := range visits {
 		v.cool(until)
 	}
 }
 
-// Run looks after hosts that are due and hears of those that are to be left alone, until ctx ends.
+// Run looks after sites that are due and hears of those that are to be left alone, until ctx ends.
 func (f *Fleet) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { f.sweeps(ctx) })
@@ -176,21 +199,21 @@ func (f *Fleet) sweep(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next = time.Now().Add(wait)
-	for host, until := range f.cooled {
+	for site, until := range f.cooled {
 		if time.Now().After(until) {
-			delete(f.cooled, host)
+			delete(f.cooled, site)
 		}
 	}
 }
 
-// afterCall sees to it that hosts are looked at when the source said so.
+// afterCall sees to it that sites are looked at when the source said so.
 func (f *Fleet) afterCall(sweep time.Duration, err error) {
 	if err == nil && sweep > 0 {
 		f.sweepWithin(sweep)
 	}
 }
 
-// sweepWithin sees to it that hosts are looked at no later than that.
+// sweepWithin sees to it that sites are looked at no later than that.
 func (f *Fleet) sweepWithin(d time.Duration) {
 	at := time.Now().Add(d)
 	f.mu.Lock()

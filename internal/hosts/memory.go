@@ -1,14 +1,16 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	net      = 5 * time.Second  // a call without an answer is lost after this
+	answered = 5 * time.Second  // a call without an answer is lost after this
 	life     = time.Minute      // a visit older than this makes room when others wait
 	shy      = 30 * time.Second // for this long a queue is passed over that did not answer a call
 	young    = time.Second      // a batch that asked within it may not have written its deferral
@@ -31,12 +33,13 @@ type Memory struct {
 	tasks Tasks
 	now   func() time.Time
 
-	mu    sync.Mutex
-	hosts map[string]*memoryHost
-	shut  map[string]time.Time // queues that are passed over, until when
-	ears  map[*func(string, time.Duration)]struct{}
-	look  time.Time            // when the step under way found something to do
-	told  map[string]time.Time // hosts that the step under way cools
+	mu     sync.Mutex
+	sites  map[string]*memorySite
+	robots map[string]*memoryRobots // by host
+	shut   map[string]time.Time     // queues that are passed over, until when
+	ears   map[*func(string, time.Duration)]struct{}
+	look   time.Time            // when the step under way found something to do
+	told   map[string]time.Time // sites that the step under way cools
 }
 
 var _ Source = (*Memory)(nil)
@@ -46,8 +49,8 @@ func NewMemory(tasks Tasks, clock func() time.Time) *Memory {
 	if clock == nil {
 		clock = time.Now
 	}
-	return &Memory{tasks: tasks, now: clock, hosts: map[string]*memoryHost{}, shut: map[string]time.Time{},
-		ears: map[*func(string, time.Duration)]struct{}{}}
+	return &Memory{tasks: tasks, now: clock, sites: map[string]*memorySite{}, robots: map[string]*memoryRobots{},
+		shut: map[string]time.Time{}, ears: map[*func(string, time.Duration)]struct{}{}}
 }
 
 // step takes one step at a time, and tells what was cooled in it after it.
@@ -62,20 +65,29 @@ func (m *Memory) step(do func(now time.Time)) {
 		ears = append(ears, *ear)
 	}
 	m.mu.Unlock()
-	for host, until := range told {
+	for site, until := range told {
 		for _, heard := range ears {
-			heard(host, until.Sub(now))
+			heard(site, until.Sub(now))
 		}
 	}
 }
 
-func (m *Memory) host(name string) *memoryHost {
-	h := m.hosts[name]
+func (m *Memory) site(name string) *memorySite {
+	h := m.sites[name]
 	if h == nil {
-		h = &memoryHost{m: m, name: name, visits: map[string]*stay{}, jobs: map[string]*share{}, since: map[string]time.Time{}}
-		m.hosts[name] = h
+		h = &memorySite{m: m, name: name, visits: map[string]*stay{}, jobs: map[sharer]*share{}, since: map[sharer]time.Time{}}
+		m.sites[name] = h
 	}
 	return h
+}
+
+func (m *Memory) robotsOf(host string) *memoryRobots {
+	r := m.robots[host]
+	if r == nil {
+		r = &memoryRobots{}
+		m.robots[host] = r
+	}
+	return r
 }
 
 // away is how long a time is away: at least a moment, and 0 for the zero time.
@@ -89,17 +101,17 @@ func away(at, now time.Time) time.Duration {
 // Enter implements Source.
 func (m *Memory) Enter(_ context.Context, a Ask) (answer Answer, err error) {
 	a.Want, a.Limits.Burst = max(a.Want, 1), max(a.Limits.Burst, 1)
-	m.step(func(now time.Time) { answer = m.host(a.Host).enter(a, now) })
+	m.step(func(now time.Time) { answer = m.site(a.site()).enter(a, now) })
 	return answer, nil
 }
 
 // Lease implements Source.
-func (m *Memory) Lease(_ context.Context, host, visit string, n, need int) (t Times, wait time.Duration, err error) {
+func (m *Memory) Lease(_ context.Context, a Ask, n, need int) (t Times, wait time.Duration, err error) {
 	m.step(func(now time.Time) {
-		h := m.host(host)
-		s := h.visits[visit]
+		h := m.site(a.site())
+		s := h.visits[a.Visit]
 		if s == nil {
-			err = fmt.Errorf("lease send times of host %s: %w", host, ErrLeft)
+			err = fmt.Errorf("lease send times of host %s: %w", a.Host, ErrLeft)
 			return
 		}
 		terms := h.terms(now)
@@ -119,10 +131,10 @@ func (m *Memory) Lease(_ context.Context, host, visit string, n, need int) (t Ti
 }
 
 // Leave implements Source. With t.Permits set, the permits that the visit had before, giving back twice does no harm.
-func (m *Memory) Leave(_ context.Context, host, visit string, back, unspent int, t Times, well int) (sweep time.Duration, err error) {
+func (m *Memory) Leave(_ context.Context, a Ask, back, unspent int, t Times, well int) (sweep time.Duration, err error) {
 	m.step(func(now time.Time) {
-		h := m.host(host)
-		s := h.visits[visit]
+		h := m.site(a.site())
+		s := h.visits[a.Visit]
 		if s == nil {
 			return
 		}
@@ -131,7 +143,7 @@ func (m *Memory) Leave(_ context.Context, host, visit string, back, unspent int,
 			h.heal()
 		}
 		if back < 0 {
-			h.vacate(visit)
+			h.vacate(a.Visit)
 		} else if back > 0 {
 			had := t.Permits
 			if had == 0 {
@@ -146,9 +158,9 @@ func (m *Memory) Leave(_ context.Context, host, visit string, back, unspent int,
 }
 
 // Learn implements Source.
-func (m *Memory) Learn(_ context.Context, host, _ string, l Lesson, pause time.Duration) (alone time.Duration, err error) {
+func (m *Memory) Learn(_ context.Context, a Ask, l Lesson, pause time.Duration) (alone time.Duration, err error) {
 	m.step(func(now time.Time) {
-		h := m.host(host)
+		h := m.site(a.site())
 		h.learn(l, pause, now)
 		alone = max(0, h.until.Sub(now))
 	})
@@ -156,11 +168,14 @@ func (m *Memory) Learn(_ context.Context, host, _ string, l Lesson, pause time.D
 }
 
 // Robots implements Source.
-func (m *Memory) Robots(_ context.Context, host, visit string, known bool, lasts time.Duration, text string) error {
+func (m *Memory) Robots(_ context.Context, a Ask, known bool, lasts time.Duration, text string) error {
 	m.step(func(now time.Time) {
-		h := m.host(host)
-		h.learnRobots(known, lasts, text, now)
-		if h.scout == visit {
+		h := m.site(a.site())
+		m.robotsOf(a.Host).learn(known, lasts, text, now)
+		if known {
+			h.calm()
+		}
+		if h.scout == a.Visit {
 			h.scout = ""
 		}
 		h.summon(now)
@@ -171,8 +186,8 @@ func (m *Memory) Robots(_ context.Context, host, visit string, known bool, lasts
 // RobotsText implements Source.
 func (m *Memory) RobotsText(_ context.Context, host string) (text string, err error) {
 	m.step(func(now time.Time) {
-		if h := m.host(host); now.Before(h.robots.until) {
-			text = h.robots.text
+		if r := m.robotsOf(host); now.Before(r.until) {
+			text = r.text
 		}
 	})
 	return text, nil
@@ -181,10 +196,17 @@ func (m *Memory) RobotsText(_ context.Context, host string) (text string, err er
 // Sweep implements Source.
 func (m *Memory) Sweep(context.Context, ...Refusal) (sweep time.Duration, err error) {
 	m.step(func(now time.Time) {
-		for _, h := range m.hosts {
+		var due []*memorySite
+		for _, h := range m.sites {
 			if !h.due.IsZero() && !h.due.After(now) {
-				h.summon(now)
+				due = append(due, h)
 			}
+		}
+		slices.SortFunc(due, func(a, b *memorySite) int {
+			return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.name, b.name))
+		})
+		for _, h := range due {
+			h.summon(now)
 		}
 		sweep = away(m.look, now)
 	})
@@ -195,7 +217,7 @@ func (m *Memory) Sweep(context.Context, ...Refusal) (sweep time.Duration, err er
 func (m *Memory) Vacate(_ context.Context, batches []string) error {
 	m.step(func(now time.Time) {
 		for _, batch := range batches {
-			for _, h := range m.hosts {
+			for _, h := range m.sites {
 				for visit, s := range h.visits {
 					if s.batch == batch && !m.tasks.Alive(s.queue, batch) {
 						h.vacate(visit)
@@ -209,7 +231,7 @@ func (m *Memory) Vacate(_ context.Context, batches []string) error {
 }
 
 // Cooled implements Source. heard is called by whoever teaches.
-func (m *Memory) Cooled(ctx context.Context, heard func(host string, pause time.Duration)) error {
+func (m *Memory) Cooled(ctx context.Context, heard func(site string, pause time.Duration)) error {
 	m.mu.Lock()
 	m.ears[&heard] = struct{}{}
 	m.mu.Unlock()

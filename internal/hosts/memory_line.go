@@ -3,15 +3,12 @@ package hosts
 import "time"
 
 // enter decides what comes of an ask.
-func (h *memoryHost) enter(a Ask, now time.Time) Answer {
-	e := &entry{Ask: a, h: h, now: now, waiting: h.find(a.Batch), again: h.visits[a.Visit]}
-	e.unknown = a.Robots && !h.robots.until.After(now)
+func (h *memorySite) enter(a Ask, now time.Time) Answer {
+	e := &entry{Ask: a, h: h, now: now, waiting: h.find(a.Batch), again: h.visits[a.Visit], robots: h.m.robotsOf(a.Host),
+		sharer: sharer{a.Job, a.Host}}
+	e.unknown = a.Robots && !e.robots.until.After(now)
 	delete(h.m.shut, a.Queue)
-	for visit, s := range h.visits { // an earlier delivery, whose worker is gone
-		if s.batch == a.Batch && visit != a.Visit {
-			h.vacate(visit)
-		}
-	}
+	e.endEarlier()
 	if gone := e.givenUp(); gone != nil {
 		return Answer{Unavailable: gone}
 	}
@@ -19,7 +16,7 @@ func (h *memoryHost) enter(a Ask, now time.Time) Answer {
 	if e.waiting != nil || e.again != nil {
 		n = 0
 	}
-	e.job = h.book(a.Job, n)
+	e.job = h.book(e.sharer, n)
 	e.job.limits = a.Limits
 	e.terms = h.terms(now)
 	if e.again == nil && e.waits() {
@@ -31,14 +28,40 @@ func (h *memoryHost) enter(a Ask, now time.Time) Answer {
 // entry is an ask being decided.
 type entry struct {
 	Ask
-	h       *memoryHost
+	h       *memorySite
 	now     time.Time
 	waiting *place // in line already
 	again   *stay  // let in already
-	unknown bool   // robots.txt has to be fetched first
+	robots  *memoryRobots
+	unknown bool // robots.txt has to be fetched first
+	sharer  sharer
 	job     *share
 	terms   terms
 	ends    time.Time // when patience does
+}
+
+// endEarlier ends earlier deliveries, whose workers are gone, and takes the batch out of the line of another site, which its
+// host has moved from.
+func (e *entry) endEarlier() {
+	for _, h := range e.h.m.sites {
+		found := false
+		for visit, s := range h.visits {
+			if s.batch == e.Batch && (h != e.h || visit != e.Visit) {
+				h.vacate(visit)
+				found = true
+			}
+		}
+		if h == e.h {
+			continue
+		}
+		if p := h.find(e.Batch); p != nil {
+			h.drop(p)
+			found = true
+		}
+		if found {
+			h.summon(e.now)
+		}
+	}
 }
 
 // givenUp gives a batch up when patience is over and it may not try now. Patience is that of the job: it begins when it first
@@ -46,16 +69,16 @@ type entry struct {
 func (e *entry) givenUp() *UnavailableError {
 	h := e.h
 	down, alone, robots := h.down, h.until, false
-	if e.unknown && !h.robots.downSince.IsZero() {
-		down, alone, robots = h.robots.downSince, h.robots.again, true
+	if e.unknown && !e.robots.downSince.IsZero() {
+		down, alone, robots = e.robots.downSince, e.robots.again, true
 	}
 	if e.Patience == 0 || down.IsZero() {
 		return nil
 	}
-	if h.since[e.Job].IsZero() {
-		h.since[e.Job] = e.now
+	if h.since[e.sharer].IsZero() {
+		h.since[e.sharer] = e.now
 	}
-	down = later(down, h.since[e.Job])
+	down = later(down, h.since[e.sharer])
 	if e.now.Sub(down) <= e.Patience || !alone.After(e.now) || e.again != nil {
 		e.ends = later(down.Add(e.Patience), e.now.Add(time.Second))
 		return nil
@@ -63,8 +86,8 @@ func (e *entry) givenUp() *UnavailableError {
 	if e.waiting != nil {
 		h.drop(e.waiting)
 	}
-	if h.jobs[e.Job] == nil {
-		delete(h.since, e.Job)
+	if h.jobs[e.sharer] == nil {
+		delete(h.since, e.sharer)
 	}
 	h.summon(e.now)
 	return &UnavailableError{Host: e.Host, Robots: robots, Since: down}
@@ -75,7 +98,7 @@ func (e *entry) waits() bool {
 	h := e.h
 	called := h.called != e.Batch && h.reserved(e.now) && (e.terms.conns > 0 || e.terms.every > 0)
 	return h.next(e.terms, e.now).After(e.now.Add(far)) || h.until.After(e.now) ||
-		e.unknown && h.robots.again.After(e.now) || h.room(e.terms) < 1 || called
+		e.unknown && e.robots.again.After(e.now) || h.room(e.terms) < 1 || called
 }
 
 func (e *entry) standInLine() *Line {
@@ -83,7 +106,7 @@ func (e *entry) standInLine() *Line {
 	p := e.waiting
 	if p == nil {
 		e.job.turn = max(e.job.turn, h.turn) + 1
-		p = &place{batch: e.Batch, job: e.Job, priority: e.Priority, turn: e.job.turn}
+		p = &place{batch: e.Batch, sharer: e.sharer, priority: e.Priority, turn: e.job.turn}
 		h.insert(p)
 	}
 	p.queue, p.robots, p.came = e.Queue, e.unknown, e.now
@@ -104,7 +127,7 @@ func (e *entry) letIn() *Grant {
 		}
 		h.visits[e.Visit] = s
 	}
-	s.since, s.queue, s.batch, s.job = e.now, e.Queue, e.Batch, e.Job
+	s.since, s.queue, s.batch, s.sharer = e.now, e.Queue, e.Batch, e.sharer
 	if e.waiting != nil {
 		h.turn = max(h.turn, e.waiting.turn)
 	}
@@ -122,8 +145,8 @@ func (e *entry) letIn() *Grant {
 	return g
 }
 
-// lookAt has the host looked at then. A net is only for calls that are lost.
-func (h *memoryHost) lookAt(at time.Time, net bool) {
+// lookAt has the site looked at then. A net is only for calls that are lost.
+func (h *memorySite) lookAt(at time.Time, net bool) {
 	h.due = at
 	if m := h.m; !net && (m.look.IsZero() || at.Before(m.look)) {
 		m.look = at
@@ -131,8 +154,8 @@ func (h *memoryHost) lookAt(at time.Time, net bool) {
 }
 
 // census ends the visits of batches that nobody works any more, every few seconds.
-func (h *memoryHost) census(now time.Time) {
-	if now.Sub(h.checked) < net {
+func (h *memorySite) census(now time.Time) {
+	if now.Sub(h.checked) < answered {
 		return
 	}
 	h.checked = now
@@ -143,9 +166,9 @@ func (h *memoryHost) census(now time.Time) {
 	}
 }
 
-// summon calls the first in line if the host has room for it, and says when to look again. A batch that was called and
-// did not come within net is passed over, and its queue for a while: it may be paused, or served by nobody.
-func (h *memoryHost) summon(now time.Time) {
+// summon calls the first in line if the site has room for it, and says when to look again. A batch that was called and
+// did not come within answered is passed over, and its queue for a while: it may be paused, or served by nobody.
+func (h *memorySite) summon(now time.Time) {
 	h.due = time.Time{}
 	if len(h.line) == 0 {
 		return
@@ -158,18 +181,18 @@ func (h *memoryHost) summon(now time.Time) {
 	case at.After(now.Add(far)):
 		h.lookAt(at.Add(-far/2), false)
 	case h.room(t) < 1:
-		h.lookAt(now.Add(net), true)
+		h.lookAt(now.Add(answered), true)
 	default:
 		h.callNext(t, now)
 	}
 }
 
-func (h *memoryHost) callNext(t terms, now time.Time) {
+func (h *memorySite) callNext(t terms, now time.Time) {
 	s := search{h: h, now: now, flood: t.conns == 0 && t.every == 0 && !h.oneOnly()}
 	after := 0
 	if h.called != "" && !s.flood {
 		if h.reserved(now) {
-			h.lookAt(h.calledAt.Add(net), true)
+			h.lookAt(h.calledAt.Add(answered), true)
 			return
 		}
 		for i, p := range h.line {
@@ -182,7 +205,7 @@ func (h *memoryHost) callNext(t terms, now time.Time) {
 	found := s.from(0, false) || s.look.IsZero() && s.from(after, true) || s.look.IsZero() && after > 0 && s.from(0, true)
 	switch {
 	case found:
-		h.lookAt(now.Add(net), true)
+		h.lookAt(now.Add(answered), true)
 	case len(h.line) > 0:
 		look := now.Add(time.Second)
 		if !s.look.IsZero() && s.look.Before(look) {
@@ -194,7 +217,7 @@ func (h *memoryHost) callNext(t terms, now time.Time) {
 
 // search goes through a line for the batch to call.
 type search struct {
-	h     *memoryHost
+	h     *memorySite
 	now   time.Time
 	flood bool      // there is nothing to wait for: all are called
 	look  time.Time // when to look again if none is found
@@ -210,8 +233,8 @@ func (s *search) from(i int, all bool) bool {
 			return false
 		}
 		p := h.line[i]
-		if p.robots && !h.robots.until.After(s.now) && h.robots.again.After(s.now) {
-			s.soonest(h.robots.again)
+		if r := h.m.robotsOf(p.sharer.host); p.robots && !r.until.After(s.now) && r.again.After(s.now) {
+			s.soonest(r.again)
 			i++
 			continue
 		}

@@ -130,7 +130,7 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 	if a.Robots {
 		robots = 1
 	}
-	w, err := r.run(ctx, r.enter, a.Host, a.Batch, a.Visit, a.Queue, a.Priority, a.Job, max(a.Want, 1),
+	w, err := r.run(ctx, r.enter, a.site(), a.Host, a.Batch, a.Visit, a.Queue, a.Priority, a.Job, max(a.Want, 1),
 		strconv.FormatFloat(a.Limits.Rate, 'g', -1, 64), max(a.Limits.Burst, 1), a.Limits.Conns, micros(a.Patience), robots)
 	if err != nil {
 		return Answer{}, fmt.Errorf("enter host %s: %w", a.Host, err)
@@ -150,14 +150,14 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 }
 
 // Lease implements Source.
-func (r *Redis) Lease(ctx context.Context, host, visit string, n, need int) (Times, time.Duration, error) {
-	w, err := r.run(ctx, r.lease, host, visit, n, need)
+func (r *Redis) Lease(ctx context.Context, a Ask, n, need int) (Times, time.Duration, error) {
+	w, err := r.run(ctx, r.lease, a.site(), a.Visit, n, need)
 	if err != nil {
-		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", host, err)
+		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", a.Host, err)
 	}
 	switch w.words[1] {
 	case "left":
-		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", host, ErrLeft)
+		return Times{}, 0, fmt.Errorf("lease send times of host %s: %w", a.Host, ErrLeft)
 	case "later":
 		return Times{}, w.until(2), nil
 	}
@@ -166,35 +166,35 @@ func (r *Redis) Lease(ctx context.Context, host, visit string, n, need int) (Tim
 }
 
 // Leave implements Source. With t.Permits set, the permits that the visit had before, giving back twice does no harm.
-func (r *Redis) Leave(ctx context.Context, host, visit string, back, unspent int, t Times, well int) (time.Duration, error) {
-	args := []any{host, visit, back, micros(time.Duration(unspent) * t.Interval), t.mark, well, t.Permits}
+func (r *Redis) Leave(ctx context.Context, a Ask, back, unspent int, t Times, well int) (time.Duration, error) {
+	args := []any{a.site(), a.Visit, back, micros(time.Duration(unspent) * t.Interval), t.mark, well, t.Permits}
 	for _, s := range t.Begun {
 		args = append(args, s.Number, s.Count)
 	}
 	w, err := r.run(ctx, r.leave, args...)
 	if err != nil {
-		return 0, fmt.Errorf("leave host %s: %w", host, err)
+		return 0, fmt.Errorf("leave host %s: %w", a.Host, err)
 	}
 	return w.until(1), nil
 }
 
 // Learn implements Source.
-func (r *Redis) Learn(ctx context.Context, host, job string, l Lesson, pause time.Duration) (time.Duration, error) {
-	w, err := r.run(ctx, r.learn, host, string(l), micros(pause), job)
+func (r *Redis) Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration) (time.Duration, error) {
+	w, err := r.run(ctx, r.learn, a.site(), a.Host, string(l), micros(pause), a.Job)
 	if err != nil {
-		return 0, fmt.Errorf("note what host %s taught: %w", host, err)
+		return 0, fmt.Errorf("note what host %s taught: %w", a.Host, err)
 	}
 	return time.Duration(max(0, w.number(1)-w.now)) * time.Microsecond, nil
 }
 
 // Robots implements Source.
-func (r *Redis) Robots(ctx context.Context, host, visit string, known bool, lasts time.Duration, text string) error {
+func (r *Redis) Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) error {
 	what := "unavailable"
 	if known {
 		what = "known"
 	}
-	if _, err := r.run(ctx, r.robots, host, visit, what, micros(lasts), text); err != nil {
-		return fmt.Errorf("note robots.txt of host %s: %w", host, err)
+	if _, err := r.run(ctx, r.robots, a.site(), a.Host, a.Visit, what, micros(lasts), text); err != nil {
+		return fmt.Errorf("note robots.txt of host %s: %w", a.Host, err)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (r *Redis) RobotsText(ctx context.Context, host string) (string, error) {
 	return text, nil
 }
 
-// sweepLimit is how many hosts one sweep looks at.
+// sweepLimit is how many sites one sweep looks at.
 const sweepLimit = 200
 
 // Sweep implements Source.
@@ -239,7 +239,7 @@ func (r *Redis) Vacate(ctx context.Context, batches []string) error {
 
 // Cooled implements Source. Messages that are lost while the connection is away are not made up for: whoever leases next
 // learns the same.
-func (r *Redis) Cooled(ctx context.Context, heard func(host string, pause time.Duration)) error {
+func (r *Redis) Cooled(ctx context.Context, heard func(site string, pause time.Duration)) error {
 	sub := r.rdb.Subscribe(ctx, "fetchfleet:hosts")
 	defer func() { _ = sub.Close() }()
 	messages := sub.Channel()
@@ -249,10 +249,10 @@ func (r *Redis) Cooled(ctx context.Context, heard func(host string, pause time.D
 			if !ok {
 				return ctx.Err()
 			}
-			host, pause, _ := strings.Cut(m.Payload, " ")
+			site, pause, _ := strings.Cut(m.Payload, " ")
 			us, err := strconv.ParseFloat(pause, 64)
 			if err == nil {
-				heard(host, time.Duration(us)*time.Microsecond)
+				heard(site, time.Duration(us)*time.Microsecond)
 			}
 		case <-ctx.Done():
 			return ctx.Err()

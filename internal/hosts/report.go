@@ -34,10 +34,10 @@ type Report struct {
 
 	Limits LimitsReport `json:"limits"`
 
-	State  HostState  `json:"state"`
+	State  HostState  `json:"state"`   // of its site, as are the following: see Addresses
 	Until  *time.Time `json:"until"`   // when that ends, if a time is set
-	Visits int64      `json:"visits"`  // batches being worked at the host now, of all jobs
-	InLine int64      `json:"in_line"` // batches in its line now, of all jobs
+	Visits int64      `json:"visits"`  // batches being worked there now, of all jobs
+	InLine int64      `json:"in_line"` // batches in line there now, of all jobs
 }
 
 // RobotsReport is what became of a host's robots.txt.
@@ -104,7 +104,7 @@ var ErrNoReport = errors.New("nothing is known of the host")
 // reportPage is how many hosts are asked about in one call.
 const reportPage = 1000
 
-// Reports calls each with what a job did at each host that it came to. It makes two calls to Redis for every thousand.
+// Reports calls each with what a job did at each host that it came to. It makes three calls to Redis for every thousand.
 // While the job runs hosts may be added that it does not tell of. An error of each ends it.
 func Reports(ctx context.Context, rdb redis.UniversalClient, job string, o ReportOptions, each func(*Report) error) error {
 	p := reporter{rdb: rdb, key: "fetchfleet:hosts:report:" + job, each: each}

@@ -52,24 +52,30 @@ func parseFigures(text string) (f figures) {
 
 func (f *figures) count(i int) int64 { return int64(f[i]) }
 
-// hostNow are the answers about one host.
+// hostNow are the answers about one host and its site.
 type hostNow struct {
 	state  *redis.SliceCmd
+	robots *redis.StringCmd
 	jobs   *redis.StringSliceCmd
 	line   *redis.IntCmd
 	visits *redis.IntCmd
 }
 
-// tell asks how a page of hosts is now, in one call, and passes their reports on.
+// tell asks how a page of hosts is now, in two calls, and passes their reports on.
 func (p *reporter) tell(ctx context.Context, page []tally) error {
+	sites, err := p.sites(ctx, page)
+	if err != nil {
+		return err
+	}
 	pipe := p.rdb.Pipeline()
 	clock := pipe.Time(ctx)
 	answers := make([]hostNow, len(page))
 	for i, t := range page {
-		key := StateKey(t.host)
+		key := StateKey(sites[i])
 		answers[i] = hostNow{
-			state: pipe.HMGet(ctx, key, "until", "opened", "slow", "slow_at", "robots_try"),
-			jobs:  pipe.HVals(ctx, key+":jobs"), line: pipe.ZCard(ctx, key+":line"), visits: pipe.HLen(ctx, key+":visits"),
+			state:  pipe.HMGet(ctx, key, "until", "opened", "slow", "slow_at"),
+			robots: pipe.HGet(ctx, StateKey(t.host), "robots_try"),
+			jobs:   pipe.HVals(ctx, key+":jobs"), line: pipe.ZCard(ctx, key+":line"), visits: pipe.HLen(ctx, key+":visits"),
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -85,6 +91,24 @@ func (p *reporter) tell(ctx context.Context, page []tally) error {
 		}
 	}
 	return nil
+}
+
+// sites are those that the fleet has for hosts now: the hosts themselves, unless workers keep limits for each address.
+func (p *reporter) sites(ctx context.Context, page []tally) ([]string, error) {
+	keys, sites := make([]string, len(page)), make([]string, len(page))
+	for i, t := range page {
+		keys[i], sites[i] = addressKey(t.host), t.host
+	}
+	found, err := p.rdb.MGet(ctx, keys...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read the addresses of %d hosts: %w", len(page), err)
+	}
+	for i, value := range found {
+		if site, ok := value.(string); ok {
+			sites[i] = site
+		}
+	}
+	return sites, nil
 }
 
 // robotsKinds are the numbers that lua/report.lua has for them.
@@ -122,13 +146,14 @@ func (l LimitsReport) limited() bool { return l.Rate > 0 || l.Conns > 0 }
 func (a *hostNow) into(r *Report, now time.Time) {
 	r.Visits, r.InLine = a.visits.Val(), a.line.Val()
 	a.limits(r)
-	state := make([]float64, 5)
+	state := make([]float64, 4)
 	for i, value := range a.state.Val() {
 		if text, ok := value.(string); ok && i < len(state) {
 			state[i], _ = strconv.ParseFloat(text, 64)
 		}
 	}
-	until, opened, slow, slowAt, robotsTry := state[0], state[1], state[2], state[3], state[4]
+	until, opened, slow, slowAt := state[0], state[1], state[2], state[3]
+	robotsTry, _ := strconv.ParseFloat(a.robots.Val(), 64)
 	r.Limits.Pace = pace(slow, slowAt, now)
 	at := float64(now.UnixMicro())
 	switch {

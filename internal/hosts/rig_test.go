@@ -131,7 +131,8 @@ var older = redis.NewScript(`
 local d = tonumber(ARGV[1])
 local function int(x) return string.format('%.0f', x) end
 local function back(v) return int(tonumber(v) - d) end
-local TIMES = { 'until', 'tat', 'slow_at', 'down', 'bad_at', 'care', 'checked', 'called_at', 'robots_at', 'robots_exp', 'robots_try', 'robots_down' }
+local TIMES = { 'until', 'tat', 'slow_at', 'down', 'bad_at', 'care', 'checked', 'called_at', 'robots_at', 'robots_exp',
+  'robots_try', 'robots_down' }
 for _, key in ipairs(redis.call('KEYS', 'fetchfleet:host*')) do
   local kind = string.match(key, '^fetchfleet:host:.*:(%a+)$') or string.match(key, '^fetchfleet:hosts:(%a+)$') or 'state'
   if kind == 'due' then
@@ -147,7 +148,7 @@ for _, key in ipairs(redis.call('KEYS', 'fetchfleet:host*')) do
       local v = all[i + 1]
       if kind == 'visits' then v = string.gsub(v, '^(%d+ )(%d+)', function(p, s) return p .. back(s) end) end
       if kind == 'waiting' then
-        v = string.gsub(v, '(%d+) (%d) (%d+)$', function(s, r, c) return back(s) .. ' ' .. r .. ' ' .. back(c) end)
+        v = string.gsub(v, '^(%S+) (%d+) (%d) (%d+)', function(q, s, r, c) return q .. ' ' .. back(s) .. ' ' .. r .. ' ' .. back(c) end)
       end
       if kind == 'since' or kind == 'shut' then v = back(v) end
       redis.call('HSET', key, all[i], v)
@@ -182,6 +183,9 @@ func visit(name string) func(*hosts.Ask) { return func(a *hosts.Ask) { a.Visit =
 func needsRobots(a *hosts.Ask)           { a.Robots = true }
 func patience(d time.Duration) func(*hosts.Ask) {
 	return func(a *hosts.Ask) { a.Patience = d }
+}
+func at(host, site string) func(*hosts.Ask) {
+	return func(a *hosts.Ask) { a.Host, a.Site = host, site }
 }
 func inQueue(queue string, priority int) func(*hosts.Ask) {
 	return func(a *hosts.Ask) { a.Queue, a.Priority = queue, priority }
@@ -229,7 +233,7 @@ func (r *rig) mustWait(a hosts.Ask) *hosts.Line {
 // leave ends a visit as the end of its batch does. well is how many exchanges went well.
 func (r *rig) leave(a hosts.Ask, well int) time.Duration {
 	r.t.Helper()
-	sweep, err := r.source.Leave(r.t.Context(), a.Host, a.Visit, -1, 0, hosts.Times{}, well)
+	sweep, err := r.source.Leave(r.t.Context(), a, -1, 0, hosts.Times{}, well)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -239,11 +243,23 @@ func (r *rig) leave(a hosts.Ask, well int) time.Duration {
 
 func (r *rig) learn(l hosts.Lesson, pause time.Duration) time.Duration {
 	r.t.Helper()
-	alone, err := r.source.Learn(r.t.Context(), host, "job", l, pause)
+	return r.learnAt(hosts.Ask{Host: host, Job: "job"}, l, pause)
+}
+
+func (r *rig) learnAt(a hosts.Ask, l hosts.Lesson, pause time.Duration) time.Duration {
+	r.t.Helper()
+	alone, err := r.source.Learn(r.t.Context(), a, l, pause)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return alone
+}
+
+func (r *rig) robots(a hosts.Ask, known bool, lasts time.Duration, text string) {
+	r.t.Helper()
+	if err := r.source.Robots(r.t.Context(), a, known, lasts, text); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) sweep() time.Duration {

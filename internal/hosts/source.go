@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
@@ -8,22 +9,25 @@ import (
 // Ask is what a batch asks of a host.
 type Ask struct {
 	Host     string
+	Site     string // what its limits are kept for: see Addresses; "" = the host itself
 	Batch    string // id of its task
 	Visit    string // a name that no other visit has or had; asking again with it finds the same visit
 	Queue    string // that its task is in
 	Priority int    // of the queue, 0 first
 	Job      string
 	Want     int           // requests to begin, at least 1
-	Limits   Limits        // as the job has them; the strictest of the jobs with work at the host hold
+	Limits   Limits        // as the job has them; the strictest of the jobs with work at the site hold
 	Patience time.Duration // how long a host may bring nothing before its batches are given up; 0 = for ever
 	Robots   bool          // robots.txt has to be known before anything else is fetched
 	Care     time.Duration // for how long it has to ask although it has no limits, as the caller has heard: see StateKey
 }
 
-// StateKey is the key under which Redis has a hash of what is known of a host. Its field "care" says, in µs of Redis time,
+func (a *Ask) site() string { return cmp.Or(a.Site, a.Host) }
+
+// StateKey is the key under which Redis has a hash of what is known of a site. Its field "care" says, in µs of Redis time,
 // until when those without limits have to ask there, too, because others have limits or the host was in trouble: who asks
 // Redis for something anyway may ask for that, too, and save a call.
-func StateKey(host string) string { return "fetchfleet:host:" + host }
+func StateKey(site string) string { return "fetchfleet:host:" + site }
 
 // Answer is what a Source says to an Ask: one of the three is set.
 type Answer struct {
@@ -41,9 +45,9 @@ type Grant struct {
 	Probe    bool // nothing went well at the host lately: one request, and learn from it at once
 }
 
-// Line is a place in the line of a host.
+// Line is a place in the line of a site.
 type Line struct {
-	Next        time.Duration // from now until somebody looks at the host; 0 = when somebody leaves
+	Next        time.Duration // from now until somebody looks at the site; 0 = when somebody leaves
 	PatienceEnd time.Duration // from now until the host counts as unavailable; 0 = nothing is wrong with it
 }
 
@@ -70,29 +74,30 @@ const (
 	Well     Lesson = "ok"       // it went well, after others had not
 )
 
-// Source is where the limits are kept. Every method is one atomic step; all times are the source's own.
+// Source is where the limits are kept. Every method is one atomic step; all times are the source's own. A visit is told by
+// what it asked with: its site and host, its name and its job.
 type Source interface {
 	// Enter lets a visit in, gives its batch a place in line, or gives it up. Asking twice does no harm.
 	Enter(ctx context.Context, a Ask) (Answer, error)
 	// Lease gives up to n further send times to a visit, and more permits if it has fewer than need. later says how long
 	// the next one is away when that is too long to wait for in a slot; ErrLeft that the visit was ended by others.
-	Lease(ctx context.Context, host, visit string, n, need int) (t Times, later time.Duration, err error)
+	Lease(ctx context.Context, a Ask, n, need int) (t Times, later time.Duration, err error)
 	// Leave gives permits back, or ends the visit when back is negative, and calls the next in line. unspent are the
 	// last so many send times of t, t.Begun goes into the report; well is how many exchanges went well. sweep is when
 	// to Sweep at the latest, from now; 0 = as usual.
-	Leave(ctx context.Context, host, visit string, back, unspent int, t Times, well int) (sweep time.Duration, err error)
-	// Learn notes a lesson that a job was taught, for everybody, and returns how long the host is left alone now.
-	Learn(ctx context.Context, host, job string, l Lesson, pause time.Duration) (time.Duration, error)
+	Leave(ctx context.Context, a Ask, back, unspent int, t Times, well int) (sweep time.Duration, err error)
+	// Learn notes a lesson that a job was taught, for everybody, and returns how long the site is left alone now.
+	Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration) (time.Duration, error)
 	// Robots notes what came of fetching robots.txt: text, or that it could not be had, and for how long that holds. The
 	// second word of text goes into the report: file, all (it is allowed everything) or lost (no answer came).
-	Robots(ctx context.Context, host, visit string, known bool, lasts time.Duration, text string) error
+	Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) error
 	// RobotsText returns what Robots noted last, "" when nothing (any more).
 	RobotsText(ctx context.Context, host string) (string, error)
-	// Sweep looks at the hosts whose time has come, and returns when to do so again at the latest; 0 = as usual. What
+	// Sweep looks at the sites whose time has come, and returns when to do so again at the latest; 0 = as usual. What
 	// was refused goes along with it, into the report.
 	Sweep(ctx context.Context, refused ...Refusal) (time.Duration, error)
 	// Vacate ends the visits of batches whose worker is dead.
 	Vacate(ctx context.Context, batches []string) error
-	// Cooled calls heard with each host that is to be left alone, and how long, until ctx ends.
-	Cooled(ctx context.Context, heard func(host string, pause time.Duration)) error
+	// Cooled calls heard with each site that is to be left alone, and how long, until ctx ends.
+	Cooled(ctx context.Context, heard func(site string, pause time.Duration)) error
 }

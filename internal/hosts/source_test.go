@@ -64,7 +64,7 @@ func TestSourceSendsNobodyWhoWouldWaitLong(t *testing.T) {
 		if want := 10100*time.Millisecond - 1500*time.Millisecond; !near(line.Next, want) {
 			t.Errorf("somebody looks in %s, want shortly before the next send time, in %s", line.Next, want)
 		}
-		if _, later, err := r.source.Lease(t.Context(), host, a.Visit, 1, 1); err != nil || !near(later, 10100*time.Millisecond) {
+		if _, later, err := r.source.Lease(t.Context(), a, 1, 1); err != nil || !near(later, 10100*time.Millisecond) {
 			t.Errorf("a further lease: later %s, %v; want 10.1 s", later, err)
 		}
 		r.pass(line.Next + 100*time.Millisecond)
@@ -80,7 +80,7 @@ func TestSourceGivesUnspentSendTimesBack(t *testing.T) {
 		l := hosts.Limits{Rate: 1}
 		a := ask("a", l, want(5))
 		times := r.mustEnter(a).Times
-		if _, err := r.source.Leave(t.Context(), host, a.Visit, -1, 4, times, 1); err != nil {
+		if _, err := r.source.Leave(t.Context(), a, -1, 4, times, 1); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.mustEnter(ask("b", l)).Times.At[0].Sub(times.At[0]); !near(got, 1018*time.Millisecond) {
@@ -95,7 +95,7 @@ func TestSourceGivingBackTwiceFreesNoMore(t *testing.T) {
 		a := ask("a", l, want(4))
 		r.mustEnter(a)
 		for range 2 { // the answer to the first was lost
-			if _, err := r.source.Leave(t.Context(), host, a.Visit, 1, 0, hosts.Times{Permits: 4}, 0); err != nil {
+			if _, err := r.source.Leave(t.Context(), a, 1, 0, hosts.Times{Permits: 4}, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +158,7 @@ func TestSourceCallsMayComeEarlyLateOrTwice(t *testing.T) {
 		}
 		r.mustWait(c)
 		r.leave(b, 1)
-		if _, err := r.source.Leave(t.Context(), host, b.Visit, -1, 0, hosts.Times{}, 1); err != nil {
+		if _, err := r.source.Leave(t.Context(), b, -1, 0, hosts.Times{}, 1); err != nil {
 			t.Errorf("leaving twice: %v", err)
 		}
 		r.mustEnter(c)
@@ -286,13 +286,13 @@ func TestSourceFreesWhatTheDeadHeld(t *testing.T) {
 			if err := r.source.Vacate(t.Context(), []string{"a"}); err != nil { // late: it is another delivery now
 				t.Fatal(err)
 			}
-			if _, _, err := r.source.Lease(t.Context(), host, "second", 1, 1); err != nil {
+			if _, _, err := r.source.Lease(t.Context(), again, 1, 1); err != nil {
 				t.Errorf("the new visit was ended: %v", err)
 			}
-			if _, _, err := r.source.Lease(t.Context(), host, a.Visit, 1, 1); !errors.Is(err, hosts.ErrLeft) {
+			if _, _, err := r.source.Lease(t.Context(), a, 1, 1); !errors.Is(err, hosts.ErrLeft) {
 				t.Errorf("the old visit wakes and gets %v, want ErrLeft", err)
 			}
-			if _, err := r.source.Leave(t.Context(), host, a.Visit, -1, 0, hosts.Times{}, 1); err != nil {
+			if _, err := r.source.Leave(t.Context(), a, -1, 0, hosts.Times{}, 1); err != nil {
 				t.Fatal(err)
 			}
 			r.mustWait(b)

@@ -16,8 +16,12 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
-// twinSteps is how many steps both sources take.
-const twinSteps = 400
+// twinSteps is how many steps both sources take, and twinStep the time that each of them takes at least: what they note in
+// different steps has an order then, although the model takes them a moment earlier.
+const (
+	twinSteps = 400
+	twinStep  = 11 * time.Millisecond
+)
 
 // TestRedisAnswersAsTheModelDoes takes the same random steps on both. The model's clock is the machine's, which Redis has,
 // too. Limits are such that no answer hangs on a millisecond.
@@ -29,7 +33,7 @@ func TestRedisAnswersAsTheModelDoes(t *testing.T) {
 		q := &fakeQueues{states: map[string]string{}}
 		clock := func() time.Time { return time.Now().Add(passed) }
 		model := &rig{t: t, source: hosts.NewMemory(q, clock), queues: q, now: clock, pass: func(d time.Duration) { passed += d }}
-		p := &twins{t: t, rigs: []*rig{model, redisRig(t, rdb)}, chance: rand.New(rand.NewPCG(seed, 0))}
+		p := &twins{t: t, rigs: []*rig{model, redisRig(t, rdb)}, chance: rand.New(rand.NewPCG(seed, 0)), sites: map[string]string{}}
 		for i := range twinSteps {
 			p.step()
 			p.same("states of all tasks", func(r *rig) any { return p.states(r) })
@@ -45,7 +49,8 @@ type twins struct {
 	t      *testing.T
 	rigs   []*rig
 	chance *rand.Rand
-	asks   []hosts.Ask // all batches that are not done
+	asks   []hosts.Ask       // all batches that are not done
+	sites  map[string]string // of hosts
 	serial int
 	log    []string
 }
@@ -76,11 +81,16 @@ func (p *twins) put(a hosts.Ask, state string) {
 }
 
 func (p *twins) step() {
+	for _, r := range p.rigs {
+		r.pass(twinStep)
+	}
 	switch n := p.chance.IntN(20); {
+	case p.chance.IntN(40) == 0:
+		p.move()
 	case n < 3 || len(p.asks) == 0:
 		p.arrive()
 	case n < 10:
-		p.enter(p.asks[p.chance.IntN(len(p.asks))])
+		p.enter(p.chance.IntN(len(p.asks)))
 	case n < 13:
 		p.leave(p.asks[p.chance.IntN(len(p.asks))])
 	case n < 14:
@@ -96,8 +106,9 @@ func (p *twins) step() {
 
 func (p *twins) arrive() {
 	p.serial++
-	a := ask(fmt.Sprintf("b%04d", p.serial), hosts.Limits{Rate: 500, Burst: 1 + p.chance.IntN(2), Conns: 2 + p.chance.IntN(3)},
-		want(1+p.chance.IntN(4)), ofJob([]string{"a", "b", "c"}[p.chance.IntN(3)]), inQueue([]string{"critical", "default", "low"}[p.chance.IntN(3)], p.chance.IntN(3)))
+	limits := hosts.Limits{Rate: 500, Burst: 1 + p.chance.IntN(2), Conns: 2 + p.chance.IntN(3)}
+	a := ask(fmt.Sprintf("b%04d", p.serial), limits, want(1+p.chance.IntN(4)), ofJob([]string{"a", "b", "c"}[p.chance.IntN(3)]),
+		inQueue([]string{"critical", "default", "low"}[p.chance.IntN(3)], p.chance.IntN(3)), at(twinHosts[p.chance.IntN(2)], ""))
 	a.Robots = p.chance.IntN(3) == 0
 	if p.chance.IntN(2) == 0 {
 		a.Patience = 47 * time.Second
@@ -116,9 +127,13 @@ type outcome struct {
 	Patience     bool
 }
 
-func (p *twins) enter(a hosts.Ask) {
-	again := p.rigs[0].queues.state(a.Queue, a.Batch) == "active"
-	p.logf("enter %s of %s, robots %v, again %v", a.Batch, a.Job, a.Robots, again)
+func (p *twins) enter(i int) {
+	again := p.rigs[0].queues.state(p.asks[i].Queue, p.asks[i].Batch) == "active"
+	if !again { // a delivery finds out once
+		p.asks[i].Site = p.sites[p.asks[i].Host]
+	}
+	a := p.asks[i]
+	p.logf("enter %s of %s at %s on %q, robots %v, again %v", a.Batch, a.Job, a.Host, a.Site, a.Robots, again)
 	got := p.same("answer", func(r *rig) any {
 		switch answer := r.begin(a); {
 		case answer.Grant != nil:
@@ -154,7 +169,7 @@ func (p *twins) leave(a hosts.Ask) {
 	back, well := p.chance.IntN(3)-1, p.chance.IntN(2)
 	p.logf("leave %s, back %d, well %d", a.Batch, back, well)
 	p.same("leave", func(r *rig) any {
-		sweep, err := r.source.Leave(p.t.Context(), a.Host, a.Visit, back, 0, hosts.Times{}, well)
+		sweep, err := r.source.Leave(p.t.Context(), a, back, 0, hosts.Times{}, well)
 		return fmt.Sprint(sweep > 0, err)
 	})
 	if back < 0 && p.rigs[0].queues.state(a.Queue, a.Batch) == "active" {
@@ -162,12 +177,27 @@ func (p *twins) leave(a hosts.Ask) {
 	}
 }
 
+// twinHosts are the hosts, and twinSites what may be theirs; "" is the host itself.
+var (
+	twinHosts = []string{host, "example.net:8080"}
+	twinSites = []string{"", "@192.0.2.1", "@192.0.2.1", "@2001:db8::1"}
+)
+
+// move has a host resolve to another address.
+func (p *twins) move() {
+	name := twinHosts[p.chance.IntN(len(twinHosts))]
+	p.sites[name] = twinSites[p.chance.IntN(len(twinSites))]
+	p.logf("move %s to %q", name, p.sites[name])
+}
+
 func (p *twins) learn() {
+	name := twinHosts[p.chance.IntN(len(twinHosts))]
+	at := hosts.Ask{Host: name, Site: p.sites[name], Job: "a"}
 	l := []hosts.Lesson{hosts.Asked, hosts.Overload, hosts.Failed, hosts.Failed, hosts.Failed, hosts.Well}[p.chance.IntN(6)]
 	times := 1 + p.chance.IntN(6)
-	p.logf("learn %s %d times", l, times)
+	p.logf("learn %s %d times at %s on %q", l, times, name, at.Site)
 	for range times {
-		p.same("left alone (s)", func(r *rig) any { return r.learn(l, 9*time.Second).Round(time.Second) })
+		p.same("left alone (s)", func(r *rig) any { return r.learnAt(at, l, 9*time.Second).Round(time.Second) })
 	}
 }
 
@@ -190,10 +220,10 @@ func (p *twins) robots(a hosts.Ask) {
 	known := p.chance.IntN(2) == 0
 	p.logf("robots of %s known %v", a.Batch, known)
 	p.same("robots", func(r *rig) any {
-		return r.source.Robots(p.t.Context(), a.Host, a.Visit, known, 37*time.Second, "1 all -\n")
+		return r.source.Robots(p.t.Context(), a, known, 37*time.Second, "1 all -\n")
 	})
 	p.same("lease", func(r *rig) any {
-		t, later, err := r.source.Lease(p.t.Context(), a.Host, a.Visit, 2, 3)
+		t, later, err := r.source.Lease(p.t.Context(), a, 2, 3)
 		return fmt.Sprint(t.Permits, later > 0, errors.Is(err, hosts.ErrLeft))
 	})
 }

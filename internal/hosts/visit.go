@@ -203,7 +203,7 @@ func (v *visit) giveBack() {
 	v.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), step)
 	defer cancel()
-	sweep, err := v.fleet.source.Leave(ctx, v.ask.Host, v.ask.Visit, had-keep, 0, Times{Begun: began, Permits: had}, 0)
+	sweep, err := v.fleet.source.Leave(ctx, v.ask, had-keep, 0, Times{Begun: began, Permits: had}, 0)
 	v.fleet.afterCall(sweep, err) // on an error the end of the visit frees them
 	v.mu.Lock()
 	v.held, v.giving = keep, false
@@ -288,7 +288,7 @@ func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
 		n := max(1, v.ask.Want-v.begun)
 		v.asked = now
 		v.mu.Unlock()
-		t, later, err := v.fleet.source.Lease(ctx, v.ask.Host, v.ask.Visit, n, need)
+		t, later, err := v.fleet.source.Lease(ctx, v.ask, n, need)
 		if err != nil {
 			return now, nil, err
 		}
@@ -363,13 +363,13 @@ func (v *visit) Learn(ctx context.Context, l Lesson, pause time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), step)
 	defer cancel()
 	if l == Asked {
-		v.fleet.cool(v.ask.Host, pause) // whatever Redis says, this worker has heard it
+		v.fleet.cool(v.ask.site(), pause) // whatever Redis says, this worker has heard it
 	}
 	if l == Failed && well > 0 { // failures in a row are those that nothing good came between
-		_, _ = v.fleet.source.Learn(ctx, v.ask.Host, v.ask.Job, Well, 0)
+		_, _ = v.fleet.source.Learn(ctx, v.ask, Well, 0)
 	}
-	if pause, err := v.fleet.source.Learn(ctx, v.ask.Host, v.ask.Job, l, pause); err == nil && pause > 0 {
-		v.fleet.cool(v.ask.Host, pause)
+	if pause, err := v.fleet.source.Learn(ctx, v.ask, l, pause); err == nil && pause > 0 {
+		v.fleet.cool(v.ask.site(), pause)
 	}
 }
 
@@ -381,7 +381,7 @@ func (v *visit) Probe() bool { return v.grant != nil && v.grant.Probe }
 
 // Robots implements Visit.
 func (v *visit) Robots(ctx context.Context, known bool, lasts time.Duration, text string) error {
-	return v.fleet.source.Robots(ctx, v.ask.Host, v.ask.Visit, known, lasts, text)
+	return v.fleet.source.Robots(ctx, v.ask, known, lasts, text)
 }
 
 // Leave implements Visit. If the source cannot be reached the permits are freed when others find that the batch has ended.
@@ -403,5 +403,5 @@ func (v *visit) Leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), step)
 	defer cancel()
-	v.fleet.afterCall(v.fleet.source.Leave(ctx, v.ask.Host, v.ask.Visit, -1, len(times.At), times, well))
+	v.fleet.afterCall(v.fleet.source.Leave(ctx, v.ask, -1, len(times.At), times, well))
 }

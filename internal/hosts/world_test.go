@@ -23,14 +23,15 @@ type world struct {
 	queues  *fakeQueues
 	clock   time.Time
 	sweepAt time.Time
-	limits  map[string]hosts.Limits // the loosest of each host
+	sites   map[string]string       // of each host
+	limits  map[string]hosts.Limits // the loosest of each site
 	batches []*simBatch             // all that are not done
 	paused  map[string]bool
-	sent    map[string][]time.Time
-	idle    map[string]time.Time // since when a host is idle while somebody could visit it
-	alone   map[string]time.Time // hosts that are cooling, until when
+	sent    map[string][]time.Time // by site
+	idle    map[string]time.Time   // since when a site is idle while somebody could visit it
+	alone   map[string]time.Time   // sites that are cooling, until when
 	serial  int
-	refused map[string]bool // robots.txt could not be had
+	refused map[string]bool // hosts whose robots.txt could not be had
 	chance  *rand.Rand
 }
 
@@ -54,11 +55,13 @@ type simVisit struct {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{t: t, queues: &fakeQueues{states: map[string]string{}}, clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		limits: map[string]hosts.Limits{}, paused: map[string]bool{}, sent: map[string][]time.Time{}, idle: map[string]time.Time{},
-		alone: map[string]time.Time{}, refused: map[string]bool{}, chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "chance"), 0))}
+		sites: map[string]string{}, limits: map[string]hosts.Limits{}, paused: map[string]bool{}, sent: map[string][]time.Time{},
+		idle: map[string]time.Time{}, alone: map[string]time.Time{}, refused: map[string]bool{},
+		chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "chance"), 0))}
 	w.source = hosts.NewMemory(w.queues, func() time.Time { return w.clock })
 	for _, name := range []string{"one", "two"} {
-		w.limits[name] = hosts.Limits{Rate: float64(rapid.SampledFrom([]int{1, 5, 20}).Draw(t, "rate")),
+		w.sites[name] = rapid.SampledFrom([]string{name, "@192.0.2.1"}).Draw(t, "site")
+		w.limits[w.sites[name]] = hosts.Limits{Rate: float64(rapid.SampledFrom([]int{1, 5, 20}).Draw(t, "rate")),
 			Burst: rapid.IntRange(1, 4).Draw(t, "burst"), Conns: rapid.IntRange(1, 4).Draw(t, "conns")}
 	}
 	return w
@@ -68,13 +71,14 @@ func (w *world) arrive() {
 	w.serial++
 	name := rapid.SampledFrom([]string{"one", "two"}).Draw(w.t, "host")
 	job := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(w.t, "job")
-	limits := w.limits[name]
+	limits := w.limits[w.sites[name]]
 	if job == "c" { // a stricter one
 		limits.Rate, limits.Burst, limits.Conns = limits.Rate/2, 1, 1
 	}
 	queue := rapid.SampledFrom([]string{"default", "other"}).Draw(w.t, "queue")
 	b := &simBatch{left: rapid.IntRange(1, 12).Draw(w.t, "requests")}
-	b.ask = hosts.Ask{Host: name, Batch: fmt.Sprint("batch", w.serial), Queue: queue, Priority: 1, Job: job, Limits: limits, Robots: job == "b"}
+	b.ask = hosts.Ask{Host: name, Site: w.sites[name], Batch: fmt.Sprint("batch", w.serial), Queue: queue, Priority: 1, Job: job,
+		Limits: limits, Robots: job == "b"}
 	w.queues.put(queue, b.ask.Batch, "pending")
 	w.batches = append(w.batches, b)
 }
@@ -142,11 +146,12 @@ func (w *world) pause() {
 func (w *world) learn() {
 	name := rapid.SampledFrom([]string{"one", "two"}).Draw(w.t, "host")
 	l := rapid.SampledFrom([]hosts.Lesson{hosts.Asked, hosts.Overload, hosts.Failed, hosts.Failed, hosts.Failed, hosts.Well}).Draw(w.t, "lesson")
-	alone, _ := w.source.Learn(w.t.Context(), name, "a", l, 2*time.Second)
-	w.alone[name] = w.clock.Add(alone)
+	site := w.sites[name]
+	alone, _ := w.source.Learn(w.t.Context(), hosts.Ask{Host: name, Site: site, Job: "a"}, l, 2*time.Second)
+	w.alone[site] = w.clock.Add(alone)
 	for _, b := range w.batches { // its workers hear of it
-		if b.visit != nil && b.ask.Host == name && alone > 0 {
-			b.visit.times.At = slices.DeleteFunc(b.visit.times.At, func(at time.Time) bool { return at.Before(w.alone[name]) })
+		if b.visit != nil && b.ask.Site == site && alone > 0 {
+			b.visit.times.At = slices.DeleteFunc(b.visit.times.At, func(at time.Time) bool { return at.Before(w.alone[site]) })
 		}
 	}
 }
@@ -192,7 +197,7 @@ func (w *world) serve() {
 func (w *world) send(b *simBatch, v *simVisit) bool {
 	for b.left > 0 && len(v.ends) < v.permits {
 		if len(v.times.At) == 0 {
-			t, later, err := w.source.Lease(w.t.Context(), b.ask.Host, b.ask.Visit, b.left, len(v.ends)+b.left)
+			t, later, err := w.source.Lease(w.t.Context(), b.ask, b.left, len(v.ends)+b.left)
 			if err != nil || later > 0 {
 				return false
 			}
@@ -206,11 +211,11 @@ func (w *world) send(b *simBatch, v *simVisit) bool {
 		if w.clock.Sub(at) > v.times.Interval+tick {
 			continue // void
 		}
-		w.sent[b.ask.Host] = append(w.sent[b.ask.Host], at)
+		w.sent[b.ask.Site] = append(w.sent[b.ask.Site], at)
 		if v.scout {
 			v.scout = false
 			known := w.chance.IntN(4) > 0
-			_ = w.source.Robots(w.t.Context(), b.ask.Host, b.ask.Visit, known, 3*time.Second, "")
+			_ = w.source.Robots(w.t.Context(), b.ask, known, 3*time.Second, "")
 			w.refused[b.ask.Host] = !known
 			if !known {
 				return false
@@ -226,7 +231,7 @@ func (w *world) leave(b *simBatch) {
 	v := b.visit
 	b.visit = nil
 	for range 1 + w.serial%2 { // the answer to the first may be lost
-		next, _ := w.source.Leave(w.t.Context(), b.ask.Host, b.ask.Visit, -1, len(v.times.At), v.times, 1)
+		next, _ := w.source.Leave(w.t.Context(), b.ask, -1, len(v.times.At), v.times, 1)
 		w.sweepWithin(next)
 	}
 	if b.left == 0 {
@@ -298,7 +303,7 @@ func (w *world) check() {
 	for name, l := range w.limits {
 		inUse, waiting, visits := 0, 0, 0
 		for _, b := range w.batches {
-			if b.ask.Host != name {
+			if b.ask.Site != name {
 				continue
 			}
 			switch {
@@ -306,34 +311,34 @@ func (w *world) check() {
 				inUse, visits = inUse+len(b.visit.ends), visits+1
 			case !b.stalled.IsZero():
 				visits++ // its permits are held until it is found
-			case !w.paused[b.ask.Queue] && (!b.ask.Robots || !w.refused[name]):
+			case !w.paused[b.ask.Queue] && (!b.ask.Robots || !w.refused[b.ask.Host]):
 				waiting++
 			}
 		}
 		if inUse > l.Conns {
-			w.t.Fatalf("%d requests in service at host %s, want at most %d", inUse, name, l.Conns)
+			w.t.Fatalf("%d requests in service at site %s, want at most %d", inUse, name, l.Conns)
 		}
 		if visits > 0 || waiting == 0 || w.clock.Before(w.alone[name]) {
 			w.idle[name] = w.clock
 		}
 		bound := 30 * time.Second
-		if w.clock.Sub(w.alone[name]) < 10*time.Minute { // the host may be taken up to 8 times slower, the strict job's rate is half
+		if w.clock.Sub(w.alone[name]) < 10*time.Minute { // it may be taken up to 8 times slower, the strict job's rate is half
 			bound += time.Duration(16 * 1.018 / l.Rate * float64(time.Second))
 		}
 		if w.clock.Sub(later(w.idle[name], w.alone[name])) > bound {
-			w.t.Fatalf("host %s has room and is idle for %s while %d batches wait:\n%s", name, bound, waiting, w.describe(name))
+			w.t.Fatalf("site %s has room and is idle for %s while %d batches wait:\n%s", name, bound, waiting, w.describe(name))
 		}
 	}
 }
 
-// checkWindows looks at the send times of each host in windows of 10 s.
+// checkWindows looks at the send times of each site in windows of 10 s.
 func (w *world) checkWindows() {
 	for name, sent := range w.sent {
 		slices.SortFunc(sent, time.Time.Compare)
 		most := int(w.limits[name].Rate*10) + w.limits[name].Burst
 		for i := range sent {
 			if j := i + most; j < len(sent) && sent[j].Sub(sent[i]) < 10*time.Second {
-				w.t.Fatalf("host %s: %d requests in %s, want at most %d in 10 s", name, most+1, sent[j].Sub(sent[i]), most)
+				w.t.Fatalf("site %s: %d requests in %s, want at most %d in 10 s", name, most+1, sent[j].Sub(sent[i]), most)
 			}
 		}
 	}
@@ -341,7 +346,7 @@ func (w *world) checkWindows() {
 
 func (w *world) describe(name string) (out string) {
 	for _, b := range w.batches {
-		if b.ask.Host == name {
+		if b.ask.Site == name {
 			out += fmt.Sprintf("batch %s of job %s in %s: %s, visit %+v\n", b.ask.Batch, b.ask.Job, b.ask.Queue, w.state(b), b.visit)
 		}
 	}

@@ -1,12 +1,12 @@
--- Note what an exchange taught about a host, for everybody.
+-- Note what an exchange taught about a site, for everybody.
 --
--- ARGV 1 host, 2 what: 'asked' (the server named a pause), 'overload' (429 or 503 without one), 'failed' (no answer came) or
---      'ok', 3 the pause in µs, already capped, 4 job that was taught
+-- ARGV 1 site, 2 host, 3 what: 'asked' (the server named a pause), 'overload' (429 or 503 without one), 'failed' (no answer
+--      came) or 'ok', 4 the pause in µs, already capped, 5 job that was taught
 -- Returns {now, until}
 local now = clock()
 local h = load(ARGV[1])
-local what, pause = ARGV[2], tonumber(ARGV[3])
-local report = what ~= 'ok' and figures(ARGV[4], ARGV[1])
+local what, pause = ARGV[3], tonumber(ARGV[4])
+local report = what ~= 'ok' and figures(ARGV[5], ARGV[2])
 
 local function slower()
   if now - h.slow_at < SECOND and h.slow > 1 then return end -- one overload, many answers

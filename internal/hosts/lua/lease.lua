@@ -1,6 +1,6 @@
 -- Lease further send times for a visit.
 --
--- ARGV 1 host, 2 visit, 3 how many, 4 permits that the visit could use
+-- ARGV 1 site, 2 visit, 3 how many, 4 permits that the visit could use
 -- Returns {now, 'times', interval, burst, tat, permits, send times…}, {now, 'later', when} when the next is too far ahead
 --      for a visit to wait, or the visit is old and others wait; {now, 'left'} when the visit is not known (any more)
 local now = clock()

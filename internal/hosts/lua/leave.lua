@@ -1,6 +1,6 @@
 -- Give permits back, or end a visit, and call the next in line.
 --
--- ARGV 1 host, 2 visit, 3 permits to give back (-1: the visit ends), 4 what its unspent send times cost in µs, 5 tat after
+-- ARGV 1 site, 2 visit, 3 permits to give back (-1: the visit ends), 4 what its unspent send times cost in µs, 5 tat after
 --      the last of them was leased, 6 exchanges that went well: all is well if the visit began after the last that did not,
 --      7 permits it had before (0: not told), then spans and how many exchanges were begun in each
 -- Returns {now, when to sweep (0: others will)}
@@ -16,8 +16,9 @@ end
 local since = tonumber(string.match(visit, '^%d+ (%d+)'))
 if tonumber(ARGV[6]) > 0 and since > h.bad_at then heal(h) end
 if ARGV[8] then
-  local report = figures(string.match(visit, '(%S+)$'), h.name)
-  terms(report, h, limits(h))
+  local job, host = parts(h, string.match(visit, '^%d+ %d+ %S+ %S+ (.+)$'))
+  local report = figures(job, host)
+  terms(report, robots_of(h, host), limits(h))
   for i = 8, #ARGV, 2 do began(report, tonumber(ARGV[i]), tonumber(ARGV[i + 1])) end
   keep(report)
 end

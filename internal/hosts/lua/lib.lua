@@ -1,30 +1,38 @@
 -- What the scripts of this package share. asynq_call and asynq_alive come before it: see redis.go.
 --
--- fetchfleet:host:HOST          HASH what is known of a host; times in µs by Redis
+-- Limits are kept for a site: a host, or with --per-address "@" and the address of all hosts that resolve to it. What is of
+-- robots.txt and what goes into reports is each host's own.
+--
+-- fetchfleet:host:SITE          HASH what is known of a site; times in µs by Redis
 --   until        nobody sends before: a cool-down, or an open circuit
 --   tat          theoretical arrival time of the token bucket (GCRA): when the last send time given out is paid for
---   slow slow_at how many times slower than its limits the host is taken, and when that was said
+--   slow slow_at how many times slower than its limits the site is taken, and when that was said
 --   busy         answers in a row that asked for a pause
 --   fails        exchanges in a row that brought no answer
 --   opened       how often in a row its circuit was opened, 0 = closed
 --   down bad_at  since when no exchange has gone well, and when one last went badly
---   care         until when jobs without limits have to ask here, too: somebody has limits, or the host was in trouble
+--   care         until when jobs without limits have to ask here, too: somebody has limits, or the site was in trouble
 --   checked      when its visits were last checked for dead workers
 --   called called_at   the batch at the head of the line that was called last, and when; '' = it has answered
 --   turn         turn of the batch that was let in last
---   scout        visit that is fetching robots.txt
+--   scout        visit that is fetching a robots.txt; nobody else enters the site meanwhile, whichever host it is of
+-- fetchfleet:host:HOST          the same key where the host is the site; where it is not, a HASH of these alone
 --   robots_at robots_exp robots_try robots_down   when robots.txt was read last, until when that holds, when it is to be
 --                tried again, since when it could not be had
--- fetchfleet:host:HOST:line     ZSET batches that wait, by (priority of the queue, turn of the job)
--- fetchfleet:host:HOST:visits   HASH visit → "PERMITS SINCE QUEUE BATCH JOB"
--- fetchfleet:host:HOST:jobs     HASH job with work here → "BATCHES RATE BURST CONNS TURN"
--- fetchfleet:host:HOST:since    HASH job → when it first asked while the host was in trouble: its patience begins then, so
+--   robots_kind robots_tries   what it was (see report.lua), how often in a row it could not be had
+-- fetchfleet:host:HOST:robots   STRING its robots.txt
+-- fetchfleet:host:HOST:address  STRING the address of the host's site, for the whole fleet: see addresses.go
+-- fetchfleet:host:SITE:line     ZSET batches that wait, by (priority of the queue, turn of the share)
+-- fetchfleet:host:SITE:visits   HASH visit → "PERMITS SINCE QUEUE BATCH SHARE"
+-- fetchfleet:host:SITE:jobs     HASH share with work here → "BATCHES RATE BURST CONNS TURN". A share is "JOB" where the host
+--                               is the site, else "JOB HOST": the hosts of a site take turns as jobs do
+-- fetchfleet:host:SITE:since    HASH share → when it first asked while the site was in trouble: its patience begins then, so
 --                               that a replay finds out for itself
--- fetchfleet:hosts:due          ZSET hosts with a line, by when they are to be looked at (ms)
--- fetchfleet:hosts:waiting      HASH batch in a line → "QUEUE JOB SINCE ROBOTS CAME": since when, whether it needs
---                               robots.txt (0 or 1), and when it asked last
+-- fetchfleet:hosts:due          ZSET sites with a line, by when they are to be looked at (ms)
+-- fetchfleet:hosts:waiting      HASH batch in a line → "QUEUE SINCE ROBOTS CAME SITE SHARE": since when, whether it needs
+--                               robots.txt (0 or 1), when it asked last, and whose line it is
 -- fetchfleet:hosts:shut         HASH queue that batches were called from and did not come → until when it is passed over
--- fetchfleet:hosts:visiting     HASH batch visiting → "HOST VISIT"
+-- fetchfleet:hosts:visiting     HASH batch visiting → "SITE VISIT"
 local call = redis.call
 local DUE, WAITING, VISITING = 'fetchfleet:hosts:due', 'fetchfleet:hosts:waiting', 'fetchfleet:hosts:visiting'
 local SHUT = 'fetchfleet:hosts:shut'
@@ -33,11 +41,12 @@ local FAR = 3 * SECOND         -- who has to wait longer than this leaves its sl
 local HORIZON = 7 * SECOND     -- so far ahead send times are given out
 local NET = 5 * SECOND         -- a call without an answer is lost after this
 local LIFE = 60 * SECOND       -- a visit older than this makes room when others wait
-local FORGET = 86400 * 1000    -- ms after which nothing is known of a host that nobody asks for
+local FORGET = 86400 * 1000    -- ms after which nothing is known of a site that nobody asks for
 local SHY = 30 * SECOND        -- for this long a queue is passed over that did not answer a call
-local CARE = 600 * SECOND      -- after a host was left alone jobs without limits ask here for this long
-local FIELDS = { 'until', 'tat', 'slow', 'slow_at', 'busy', 'fails', 'opened', 'down', 'called_at', 'turn', 'robots_at',
-  'robots_exp', 'robots_try', 'robots_down', 'bad_at', 'care', 'checked', 'called', 'scout' }
+local CARE = 600 * SECOND      -- after a site was left alone jobs without limits ask here for this long
+local ROBOTS = { 'robots_at', 'robots_exp', 'robots_try', 'robots_down' }
+local FIELDS = { 'until', 'tat', 'slow', 'slow_at', 'busy', 'fails', 'opened', 'down', 'called_at', 'turn', 'bad_at', 'care',
+  'checked', 'robots_at', 'robots_exp', 'robots_try', 'robots_down', 'called', 'scout' }
 
 local function int(x) return string.format('%.0f', x) end
 
@@ -46,17 +55,44 @@ local function clock()
   return t[1] * SECOND + t[2]
 end
 
-local function load(host)
-  local key = 'fetchfleet:host:' .. host
-  local h = { name = host, key = key, line = key .. ':line', visits = key .. ':visits', jobs = key .. ':jobs',
-    since = key .. ':since' }
+local function load(site)
+  local key = 'fetchfleet:host:' .. site
+  local h = { name = site, key = key, line = key .. ':line', visits = key .. ':visits', jobs = key .. ':jobs',
+    since = key .. ':since', hosts = {} }
   for i, value in ipairs(call('HMGET', key, unpack(FIELDS))) do
     h[FIELDS[i]] = i <= 17 and (tonumber(value) or 0) or (value or '')
   end
   return h
 end
 
--- limits are the strictest of the jobs with work at the host: rate, burst, conns. A burst is one of a rate.
+-- robots_of is what is known of the robots.txt of one of the site's hosts: the site itself where that is the host, or else
+-- read once in a script.
+local function robots_of(h, host)
+  if host == h.name then return h end
+  local r = h.hosts[host]
+  if r then return r end
+  r = { key = 'fetchfleet:host:' .. host }
+  for i, value in ipairs(call('HMGET', r.key, unpack(ROBOTS))) do r[ROBOTS[i]] = tonumber(value) or 0 end
+  h.hosts[host] = r
+  return r
+end
+
+-- share is what a job has at a host of the site, by name; parts takes it apart.
+local function share(h, job, host) return host == h.name and job or job .. ' ' .. host end
+
+local function parts(h, name)
+  local job, host = string.match(name, '^(%S+) ?(%S*)$')
+  return job, host == '' and h.name or host
+end
+
+-- waits is what is noted of a batch in a line, or nil.
+local function waits(note)
+  local queue, since, robots, came, site, rest = string.match(note or '', '^(%S+) (%d+) (%d) (%d+) (%S+) (.+)$')
+  if not queue then return nil end
+  return { queue = queue, since = tonumber(since), robots = robots == '1', came = tonumber(came), site = site, share = rest }
+end
+
+-- limits are the strictest of the jobs with work at the site: rate, burst, conns. A burst is one of a rate.
 local function limits(h)
   local rate, burst, conns = 0, 0, 0
   for i, value in ipairs(call('HVALS', h.jobs)) do
@@ -69,14 +105,14 @@ local function limits(h)
   return rate, math.max(burst, 1), conns
 end
 
--- pace is how many times slower the host is taken now: it recovers by a quarter every ten seconds.
+-- pace is how many times slower the site is taken now: it recovers by a quarter every ten seconds.
 local function pace(h, now)
   if h.slow <= 1 then return 1 end
   return math.max(1, h.slow / 1.25 ^ ((now - h.slow_at) / (10 * SECOND)))
 end
 
 -- interval between two send times, 0 = none are needed. What is added keeps windows within the limit although requests do
--- not take equally long to arrive. Without a limit a host that was overloaded is taken at no more than 20 a second.
+-- not take equally long to arrive. Without a limit a site that was overloaded is taken at no more than 20 a second.
 local function interval(h, rate, now)
   local slow = pace(h, now)
   if rate > 0 then return 1.018 * SECOND / rate * slow end
@@ -84,7 +120,7 @@ local function interval(h, rate, now)
   return 0
 end
 
--- send_at is the next send time. A host that is taken slower gets no bursts.
+-- send_at is the next send time. A site that is taken slower gets no bursts.
 local function send_at(h, every, burst, now)
   local at = math.max(now, h['until'])
   if pace(h, now) > 1 then burst = 1 end
@@ -112,7 +148,7 @@ local function unheld(h, conns)
   return conns
 end
 
--- one_only says that a host whose circuit was open, and one whose robots.txt is being fetched, has room for one visit.
+-- one_only says that a site whose circuit was open, and one where a robots.txt is being fetched, has room for one visit.
 local function one_only(h) return h.opened > 0 or h.scout ~= '' end
 
 -- room_beside is how many permits are free for visits that are there.
@@ -134,10 +170,10 @@ local function short(permits, n, need, conns, every)
   return n
 end
 
--- job_counts books a batch that comes (+1) or goes (-1).
-local function job_counts(h, job, n, rate, burst, conns)
+-- book counts a batch of a share that comes (+1) or goes (-1).
+local function book(h, name, n, rate, burst, conns)
   local batches, turn = 0, 0
-  local value = call('HGET', h.jobs, job)
+  local value = call('HGET', h.jobs, name)
   if value then
     local b, r, u, c, t = string.match(value, '^(%d+) (%S+) (%d+) (%d+) (%d+)')
     batches, turn = tonumber(b), tonumber(t)
@@ -145,14 +181,14 @@ local function job_counts(h, job, n, rate, burst, conns)
   end
   batches = batches + n
   if batches <= 0 or not rate then
-    call('HDEL', h.jobs, job)
+    call('HDEL', h.jobs, name)
     return 0
   end
-  call('HSET', h.jobs, job, batches .. ' ' .. rate .. ' ' .. burst .. ' ' .. conns .. ' ' .. int(turn))
+  call('HSET', h.jobs, name, batches .. ' ' .. rate .. ' ' .. burst .. ' ' .. conns .. ' ' .. int(turn))
   return turn
 end
 
--- linger has what is known of the host kept for a day from now, or from when it may be visited again.
+-- linger has what is known of the site kept for a day from now, or from when it may be visited again.
 local function linger(h, now)
   local ms = int(FORGET + math.max(0, h['until'] - now) / 1000)
   for _, key in ipairs({ h.key, h.visits, h.jobs, h.line, h.since }) do call('PEXPIRE', key, ms) end
@@ -164,10 +200,10 @@ local function reserve(h, batch, now)
 end
 
 -- drop takes a batch that is gone out of the line.
-local function drop(h, batch, job, now)
+local function drop(h, batch, name, now)
   call('ZREM', h.line, batch)
   call('HDEL', WAITING, batch)
-  job_counts(h, job, -1)
+  book(h, name, -1)
   if h.called == batch then reserve(h, '', now) end
 end
 
@@ -175,10 +211,10 @@ end
 local function vacate(h, visit, now)
   local value = call('HGET', h.visits, visit)
   if not value then return false end
-  local batch, job = string.match(value, '^%d+ %d+ %S+ (%S+) (%S+)$')
+  local batch, name = string.match(value, '^%d+ %d+ %S+ (%S+) (.+)$')
   call('HDEL', h.visits, visit)
   if call('HGET', VISITING, batch) == h.name .. ' ' .. visit then call('HDEL', VISITING, batch) end
-  job_counts(h, job, -1)
+  book(h, name, -1)
   if h.scout == visit then
     h.scout = ''
     call('HDEL', h.key, 'scout')
@@ -201,9 +237,9 @@ local function census(h, now)
   end
 end
 
-local LOOK = 0 -- when something is to be done for a host that this script looked at; 0 = nothing that others do not see to
+local LOOK = 0 -- when something is to be done for a site that this script looked at; 0 = nothing that others do not see to
 
--- due has the host looked at then. A net is only for calls that are lost.
+-- due has the site looked at then. A net is only for calls that are lost.
 local function due(h, at, net)
   if not net and (LOOK == 0 or at < LOOK) then LOOK = at end
   call('ZADD', DUE, int(math.ceil(at / 1000)), h.name)
@@ -219,23 +255,24 @@ local function pick(h, now, from, all, flood)
     local line = call('ZRANGE', h.line, from, from + 31)
     if #line == 0 then return nil, look end
     for i, note in ipairs(call('HMGET', WAITING, unpack(line))) do
-      local queue, job, robots, came = string.match(note or '', '^(%S+) (%S+) %d+ (%d) (%d+)$')
-      if queue and shut[queue] == nil then shut[queue] = tonumber(call('HGET', SHUT, queue) or '0') > now end
+      local w = waits(note)
+      local r = w and w.robots and robots_of(h, select(2, parts(h, w.share)))
+      if w and shut[w.queue] == nil then shut[w.queue] = tonumber(call('HGET', SHUT, w.queue) or '0') > now end
       local state
-      if not queue then
+      if not w then
         state = 'gone'
-      elseif robots == '1' and h.robots_exp <= now and h.robots_try > now then
-        look = math.min(look, h.robots_try)
-      elseif all or not shut[queue] then
-        state = asynq_call(queue, line[i], now)
+      elseif r and r.robots_exp <= now and r.robots_try > now then
+        look = math.min(look, r.robots_try)
+      elseif all or not shut[w.queue] then
+        state = asynq_call(w.queue, line[i], now)
       end
       if state == 'gone' then
-        drop(h, line[i], job or '', now)
+        drop(h, line[i], w and w.share or '', now)
       else
         from = from + 1
       end
       if state == 'active' then
-        if now - came < SECOND then return nil, now + SECOND / 20 end -- its deferral is not written yet
+        if now - w.came < SECOND then return nil, now + SECOND / 20 end -- its deferral is not written yet
         look = math.min(look, now + SECOND / 4)
       elseif state and state ~= 'gone' and not flood then
         return line[i]
@@ -246,7 +283,7 @@ local function pick(h, now, from, all, flood)
   return nil, now
 end
 
--- summon calls the first in line if the host has room for it, and says when to look again. A batch that was called and
+-- summon calls the first in line if the site has room for it, and says when to look again. A batch that was called and
 -- did not come within NET is passed over, and its queue for a while: it may be paused, or served by nobody.
 local function summon(h, now)
   if call('ZCARD', h.line) == 0 then
@@ -283,12 +320,28 @@ local function summon(h, now)
   due(h, math.min(look, now + SECOND))
 end
 
+-- abandon takes what a batch has at another site away, because its host is of this one now.
+local function abandon(site, now, take)
+  local other = load(site)
+  take(other)
+  summon(other, now)
+end
+
+-- calm ends the patience of those whose host nothing is wrong with any more.
+local function calm(h)
+  if h.down > 0 then return end
+  for _, name in ipairs(call('HKEYS', h.since)) do
+    local _, host = parts(h, name)
+    if robots_of(h, host).robots_down == 0 then call('HDEL', h.since, name) end
+  end
+end
+
 -- heal forgets that things did not go well.
 local function heal(h)
   if h.down == 0 and h.busy == 0 and h.fails == 0 and h.opened == 0 then return end
   call('HDEL', h.key, 'down', 'busy', 'fails', 'opened')
   h.down, h.busy, h.fails, h.opened = 0, 0, 0, 0
-  if h.robots_down == 0 then call('DEL', h.since) end
+  calm(h)
 end
 
 -- heed has jobs without limits ask here until then.
@@ -298,7 +351,7 @@ local function heed(h, until_)
   call('HSET', h.key, 'care', int(until_))
 end
 
--- cool keeps everybody away from the host until a time, and says so to those who visit it.
+-- cool keeps everybody away from the site until a time, and says so to those who visit it.
 local function cool(h, until_, now)
   if until_ <= h['until'] then return end
   h['until'] = until_

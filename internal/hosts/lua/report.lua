@@ -52,11 +52,11 @@ local function keep(c)
   call('EXPIRE', c.key, REMEMBER)
 end
 
--- terms notes the limits in force, and the robots.txt that is known of the host, whoever fetched it.
-local function terms(c, h, rate, burst, conns)
+-- terms notes the limits in force, and the robots.txt that is known of the host, whoever fetched it: see robots_of.
+local function terms(c, r, rate, burst, conns)
   c.rate, c.burst, c.conns = rate, burst, conns
-  local at = math.floor(h.robots_at / SECOND)
-  if at > c.robots_at then c.robots_at, c.robots_kind = at, tonumber(call('HGET', h.key, 'robots_kind') or '0') end
+  local at = math.floor(r.robots_at / SECOND)
+  if at > c.robots_at then c.robots_at, c.robots_kind = at, tonumber(call('HGET', r.key, 'robots_kind') or '0') end
 end
 
 -- began counts exchanges of one span.

@@ -1,6 +1,6 @@
--- Look at the hosts whose time has come: call the first in line.
+-- Look at the sites whose time has come: call the first in line.
 --
--- ARGV 1 how many hosts at most, then job, host and how many requests its robots.txt did not allow
+-- ARGV 1 how many sites at most, then job, host and how many requests its robots.txt did not allow
 -- Returns {now, when to sweep again at the latest (0: as usual)}
 local now = clock()
 for i = 2, #ARGV, 3 do
@@ -8,7 +8,7 @@ for i = 2, #ARGV, 3 do
   report.refused = report.refused + tonumber(ARGV[i + 2])
   keep(report)
 end
-for _, host in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', int(now / 1000), 'LIMIT', 0, ARGV[1])) do
-  summon(load(host), now)
+for _, site in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', int(now / 1000), 'LIMIT', 0, ARGV[1])) do
+  summon(load(site), now)
 end
 return { int(now), int(LOOK) }

@@ -5,9 +5,9 @@
 local now = clock()
 local n = 0
 for _, batch in ipairs(ARGV) do
-  local host, visit = string.match(call('HGET', VISITING, batch) or '', '^(%S+) (%S+)$')
-  if host then
-    local h = load(host)
+  local site, visit = string.match(call('HGET', VISITING, batch) or '', '^(%S+) (%S+)$')
+  if site then
+    local h = load(site)
     local value = call('HGET', h.visits, visit)
     -- When the batch is worked again already its new delivery ends the old visit itself.
     if value and not asynq_alive(string.match(value, '^%d+ %d+ (%S+)'), batch, now) then

@@ -2,13 +2,14 @@ package hosts
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
 )
 
-// memoryHost is what Memory knows of a host. See lua/lib.lua for the names.
-type memoryHost struct {
+// memorySite is what Memory knows of a site. See lua/lib.lua for the names.
+type memorySite struct {
 	m        *Memory
 	name     string
 	bucket   bucket
@@ -25,13 +26,13 @@ type memoryHost struct {
 	calledAt time.Time
 	turn     int64
 	scout    string
-	robots   memoryRobots
 	visits   map[string]*stay
-	jobs     map[string]*share
-	since    map[string]time.Time // job → when it first asked while the host was in trouble
+	jobs     map[sharer]*share
+	since    map[sharer]time.Time // when it first asked while the site was in trouble
 	line     []*place             // in order
 }
 
+// memoryRobots is what Memory knows of the robots.txt of a host.
 type memoryRobots struct {
 	text             string
 	until            time.Time
@@ -41,12 +42,16 @@ type memoryRobots struct {
 
 // stay is a visit.
 type stay struct {
-	permits           int
-	since             time.Time
-	queue, batch, job string
+	permits      int
+	since        time.Time
+	queue, batch string
+	sharer       sharer
 }
 
-// share is a job with work at the host.
+// sharer is a job at a host. The hosts of a site take turns as jobs do.
+type sharer struct{ job, host string }
+
+// share is a job with work at a host of the site.
 type share struct {
 	batches int
 	limits  Limits
@@ -55,14 +60,15 @@ type share struct {
 
 // place is a batch in line.
 type place struct {
-	batch, queue, job string
-	priority          int
-	turn              int64
-	robots            bool // it needs robots.txt
-	came              time.Time
+	batch, queue string
+	sharer       sharer
+	priority     int
+	turn         int64
+	robots       bool // it needs robots.txt
+	came         time.Time
 }
 
-func (h *memoryHost) terms(now time.Time) terms {
+func (h *memorySite) terms(now time.Time) terms {
 	var limits []Limits
 	for _, j := range h.jobs {
 		limits = append(limits, j.limits)
@@ -71,12 +77,12 @@ func (h *memoryHost) terms(now time.Time) terms {
 }
 
 // next is the next send time.
-func (h *memoryHost) next(t terms, now time.Time) time.Time {
+func (h *memorySite) next(t terms, now time.Time) time.Time {
 	return h.bucket.next(t, later(now, h.until))
 }
 
 // lease gives up to n send times to a visit that has so many permits.
-func (h *memoryHost) lease(t terms, permits, n int, now time.Time) Times {
+func (h *memorySite) lease(t terms, permits, n int, now time.Time) Times {
 	at := h.bucket.lease(t, n, now, later(now, h.until))
 	return Times{Interval: t.every, Burst: t.burst, At: at, Permits: permits, mark: h.bucket.mark(), read: now, now: now.UnixMicro()}
 }
@@ -90,11 +96,11 @@ func (t terms) short(permits, n, need int) int {
 	return n
 }
 
-// oneOnly says that a host whose circuit was open, and one whose robots.txt is being fetched, has room for one visit.
-func (h *memoryHost) oneOnly() bool { return h.opened > 0 || h.scout != "" }
+// oneOnly says that a site whose circuit was open, and one where a robots.txt is being fetched, has room for one visit.
+func (h *memorySite) oneOnly() bool { return h.opened > 0 || h.scout != "" }
 
 // roomBeside is how many permits are free for visits that are there.
-func (h *memoryHost) roomBeside(t terms) int {
+func (h *memorySite) roomBeside(t terms) int {
 	if h.oneOnly() {
 		return 0
 	}
@@ -102,7 +108,7 @@ func (h *memoryHost) roomBeside(t terms) int {
 }
 
 // room is how many permits are free for further visits.
-func (h *memoryHost) room(t terms) int {
+func (h *memorySite) room(t terms) int {
 	if h.oneOnly() && len(h.visits) > 0 {
 		return 0
 	}
@@ -110,7 +116,7 @@ func (h *memoryHost) room(t terms) int {
 }
 
 // unheld is how many permits no visit has.
-func (h *memoryHost) unheld(t terms) int {
+func (h *memorySite) unheld(t terms) int {
 	if t.conns == 0 {
 		return math.MaxInt
 	}
@@ -121,24 +127,24 @@ func (h *memoryHost) unheld(t terms) int {
 }
 
 // reserved reports whether a batch was called and may still come.
-func (h *memoryHost) reserved(now time.Time) bool {
-	return h.called != "" && now.Before(h.calledAt.Add(net))
+func (h *memorySite) reserved(now time.Time) bool {
+	return h.called != "" && now.Before(h.calledAt.Add(answered))
 }
 
-// book counts a batch of a job that comes (+1) or goes (-1).
-func (h *memoryHost) book(job string, n int) *share {
-	s := h.jobs[job]
+// book counts a batch of a job at a host that comes (+1) or goes (-1).
+func (h *memorySite) book(who sharer, n int) *share {
+	s := h.jobs[who]
 	if s == nil {
 		s = &share{}
-		h.jobs[job] = s
+		h.jobs[who] = s
 	}
 	if s.batches += n; s.batches <= 0 {
-		delete(h.jobs, job)
+		delete(h.jobs, who)
 	}
 	return s
 }
 
-func (h *memoryHost) find(batch string) *place {
+func (h *memorySite) find(batch string) *place {
 	for _, p := range h.line {
 		if p.batch == batch {
 			return p
@@ -147,14 +153,14 @@ func (h *memoryHost) find(batch string) *place {
 	return nil
 }
 
-func (h *memoryHost) insert(p *place) {
+func (h *memorySite) insert(p *place) {
 	h.line = append(h.line, p)
 	slices.SortStableFunc(h.line, func(a, b *place) int {
 		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.turn, b.turn), cmp.Compare(a.batch, b.batch))
 	})
 }
 
-func (h *memoryHost) remove(batch string) {
+func (h *memorySite) remove(batch string) {
 	h.line = slices.DeleteFunc(h.line, func(p *place) bool { return p.batch == batch })
 	if h.called == batch {
 		h.called = ""
@@ -162,37 +168,42 @@ func (h *memoryHost) remove(batch string) {
 }
 
 // drop takes a batch that is gone out of the line.
-func (h *memoryHost) drop(p *place) {
+func (h *memorySite) drop(p *place) {
 	h.remove(p.batch)
-	h.book(p.job, -1)
+	h.book(p.sharer, -1)
 }
 
-func (h *memoryHost) vacate(visit string) {
+func (h *memorySite) vacate(visit string) {
 	s := h.visits[visit]
 	delete(h.visits, visit)
-	h.book(s.job, -1)
+	h.book(s.sharer, -1)
 	if h.scout == visit {
 		h.scout = ""
 	}
 }
 
 // heal forgets that things did not go well.
-func (h *memoryHost) heal() {
+func (h *memorySite) heal() {
 	h.down, h.busy, h.fails, h.opened = time.Time{}, 0, 0, 0
-	if h.robots.downSince.IsZero() {
-		clear(h.since)
-	}
+	h.calm()
 }
 
-// cool keeps everybody away from the host until a time.
-func (h *memoryHost) cool(until time.Time) {
+// calm ends the patience of those whose host nothing is wrong with any more.
+func (h *memorySite) calm() {
+	maps.DeleteFunc(h.since, func(who sharer, _ time.Time) bool {
+		return h.down.IsZero() && h.m.robotsOf(who.host).downSince.IsZero()
+	})
+}
+
+// cool keeps everybody away from the site until a time.
+func (h *memorySite) cool(until time.Time) {
 	if until.After(h.until) {
 		h.until = until
 		h.m.told[h.name] = until
 	}
 }
 
-func (h *memoryHost) learn(l Lesson, pause time.Duration, now time.Time) {
+func (h *memorySite) learn(l Lesson, pause time.Duration, now time.Time) {
 	if l == Well {
 		h.heal()
 		h.summon(now)
@@ -219,7 +230,7 @@ func (h *memoryHost) learn(l Lesson, pause time.Duration, now time.Time) {
 	}
 }
 
-func (h *memoryHost) failed(now time.Time) {
+func (h *memorySite) failed(now time.Time) {
 	if h.until.After(now) {
 		return
 	}
@@ -230,13 +241,9 @@ func (h *memoryHost) failed(now time.Time) {
 	h.opened, h.fails = min(h.opened+1, mostLesson), 0
 }
 
-func (h *memoryHost) learnRobots(known bool, lasts time.Duration, text string, now time.Time) {
-	r := &h.robots
+func (r *memoryRobots) learn(known bool, lasts time.Duration, text string, now time.Time) {
 	if known {
 		*r = memoryRobots{text: text, until: now.Add(lasts)}
-		if h.down.IsZero() {
-			clear(h.since)
-		}
 		return
 	}
 	if r.downSince.IsZero() {
