@@ -53,6 +53,7 @@ type FetchFlags struct {
 	AllowPrivate  []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
 	DrainTimeout  tasks.Duration `group:"Worker" env:"FLEET_DRAIN_TIMEOUT" default:"30s" help:"How long requests in flight may go on after SIGTERM (default: ${default})."`
 	Hosts         string         `group:"Worker" name:"hosts" env:"FLEET_HOSTS" type:"path" placeholder:"FILE" help:"The fleet's own rules for hosts, one a line: HOST or *.SUFFIX, then rate=, burst=, conns=, delay=, agent=, robots=, blocked. They win over a job's flags; the file is read again when it changes."`
+	PerAddress    bool           `group:"Worker" env:"FLEET_PER_ADDRESS" help:"Hosts that resolve to the same address share their limits, as one server may have many names; each keeps its own robots.txt. Give it to every worker of a fleet or to none: they would keep two accounts of one host."`
 	RetryAfterCap tasks.Duration `group:"Worker" env:"FLEET_RETRY_AFTER_CAP" default:"1h" help:"The longest pause that a host may ask for with Retry-After (default: ${default})."`
 	Sync          string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
 }
@@ -207,6 +208,9 @@ func (m *member) build(ctx context.Context) (err error) {
 	}
 	figures := metrics.New(m.registry)
 	m.gate = hosts.NewFleet(hosts.NewRedis(m.redis, asynqkeys.CallLua, figures.HostCall).OnStep(faults.Point))
+	if m.PerAddress {
+		m.gate.PerAddress(hosts.NewAddresses(m.redis, nil))
+	}
 	m.worker, err = worker.New(ctx, worker.Options{
 		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
 		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,

@@ -24,6 +24,8 @@ import (
 
 // Gate lets visits in. internal/hosts has it.
 type Gate interface {
+	// Site is what the limits of a host are kept for: itself, or the address that it has in common with others.
+	Site(ctx context.Context, host string) (string, error)
 	// Enter begins a visit, or returns a *hosts.BusyError when the batch should not wait in its slot, or a
 	// *hosts.UnavailableError when the host is given up.
 	Enter(ctx context.Context, a hosts.Ask) (hosts.Visit, error)
@@ -134,7 +136,8 @@ type delivery struct {
 
 	spec       tasks.Spec
 	rule       tasks.RetryRule
-	site       site
+	site       string // what its host's limits are kept for
+	manners    manners
 	start      ledger.Start
 	state      ledger.Delivery
 	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back
@@ -189,7 +192,7 @@ func (d *delivery) proceed(ctx context.Context) error {
 	return d.open(ctx)
 }
 
-// prepare finds out what the batch's job wants.
+// prepare finds out what the batch's job wants, and where its host is.
 func (d *delivery) prepare(ctx context.Context) error {
 	job := d.batch.Job
 	entry, err := d.specs.get(ctx, job)
@@ -207,7 +210,8 @@ func (d *delivery) prepare(ctx context.Context) error {
 	if len(d.batch.Requests) == 1 {
 		d.single, _, _ = d.batch.Requests[0].Identity(job, &d.spec)
 	}
-	return nil
+	d.site, err = d.gate.Site(ctx, d.batch.Host)
+	return err
 }
 
 // count tells the ledger that this delivery begins. how says what is special about it.
@@ -216,7 +220,7 @@ func (d *delivery) count(ctx context.Context, how ledger.Start) (err error) {
 	defer faults.Point("after-begin")
 	d.start = ledger.Start{
 		Job: d.batch.Job, Batch: d.batch.ID, Request: d.single, Token: d.token, Suspect: how.Suspect, Company: how.Company,
-		Host: hosts.StateKey(d.batch.Host)}
+		Host: hosts.StateKey(d.site)}
 	d.state, err = d.ledger.Begin(ctx, d.start)
 	d.began = time.Now()
 	d.counted = err != nil || d.state.State == ledger.BatchOpen // a call without an answer may have been heard

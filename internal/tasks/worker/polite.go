@@ -14,8 +14,8 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
-// site is what a delivery has to know of its host: the fleet's rules for it, and its robots.txt.
-type site struct {
+// manners are how a delivery is to behave at its host: by the fleet's rules for it, and its robots.txt.
+type manners struct {
 	rule   rules.Rule
 	page   *page         // nil: not known, or not asked for
 	robots *robots.Rules // for our user agent; nil allows everything
@@ -32,43 +32,43 @@ func priority(queue string) int {
 }
 
 func (d *delivery) userAgent() string {
-	if d.site.rule.Agent != "" {
-		return d.site.rule.Agent
+	if d.manners.rule.Agent != "" {
+		return d.manners.rule.Agent
 	}
 	return d.spec.UserAgent
 }
 
 // obeys reports whether robots.txt is to be obeyed: the fleet's rules win over the job's.
 func (d *delivery) obeys() bool {
-	if d.site.rule.Robots != "" {
-		return d.site.rule.Robots == rules.Obey
+	if d.manners.rule.Robots != "" {
+		return d.manners.rule.Robots == rules.Obey
 	}
 	return d.spec.Robots == "obey"
 }
 
 // look takes what is known of the host now.
 func (d *delivery) look() {
-	d.site = site{}
+	d.manners = manners{}
 	if d.rules != nil {
-		d.site.rule = d.rules(d.batch.Host)
+		d.manners.rule = d.rules(d.batch.Host)
 	}
 	if !d.obeys() {
 		return
 	}
-	d.site.page = d.pages.get(d.batch.Host)
-	if d.site.page != nil {
-		d.site.robots = d.site.page.rulesFor(cmp.Or(d.userAgent(), "fetchfleet"))
+	d.manners.page = d.pages.get(d.batch.Host)
+	if d.manners.page != nil {
+		d.manners.robots = d.manners.page.rulesFor(cmp.Or(d.userAgent(), "fetchfleet"))
 	}
 }
 
 // limits are the job's, or the fleet's for this host, tightened by Crawl-delay.
 func (d *delivery) limits() hosts.Limits {
 	l := hosts.Limits{Conns: d.spec.HostConns}
-	l.Rate, l.Burst = d.site.rule.Pace(d.spec.HostRate, d.spec.HostBurst)
-	if conns := d.site.rule.Conns; conns != nil {
+	l.Rate, l.Burst = d.manners.rule.Pace(d.spec.HostRate, d.spec.HostBurst)
+	if conns := d.manners.rule.Conns; conns != nil {
 		l.Conns = *conns
 	}
-	delay, _ := d.site.robots.CrawlDelay()
+	delay, _ := d.manners.robots.CrawlDelay()
 	if delay > 0 {
 		l.Burst = 1
 		if rate := 1 / delay.Seconds(); l.Rate == 0 || rate < l.Rate {
@@ -81,12 +81,12 @@ func (d *delivery) limits() hosts.Limits {
 // refusal is why a request is not sent, if it is not.
 func (d *delivery) refusal(target string) (happening, bool) {
 	switch {
-	case d.site.rule.Blocked:
+	case d.manners.rule.Blocked:
 		return happening{class: classBlocked, message: "the fleet's rules block host " + d.batch.Host}, true
-	case d.site.page != nil && d.site.page.lost.class != "":
-		return d.site.page.lost, true
-	case d.site.robots != nil:
-		if u, err := url.Parse(target); err == nil && !d.site.robots.Allowed(u.RequestURI()) {
+	case d.manners.page != nil && d.manners.page.lost.class != "":
+		return d.manners.page.lost, true
+	case d.manners.robots != nil:
+		if u, err := url.Parse(target); err == nil && !d.manners.robots.Allowed(u.RequestURI()) {
 			return happening{class: classRobots, message: "robots.txt does not allow it"}, true
 		}
 	}
@@ -117,9 +117,9 @@ func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
 			return nil, nil
 		}
 		ask := hosts.Ask{
-			Host: d.batch.Host, Batch: string(d.batch.ID), Visit: d.token, Queue: d.queue, Priority: priority(d.queue),
+			Host: d.batch.Host, Site: d.site, Batch: string(d.batch.ID), Visit: d.token, Queue: d.queue, Priority: priority(d.queue),
 			Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
-			Robots: d.obeys() && d.site.page == nil, Care: d.state.Care - time.Since(d.began),
+			Robots: d.obeys() && d.manners.page == nil, Care: d.state.Care - time.Since(d.began),
 		}
 		visit, err := d.gate.Enter(ctx, ask)
 		if err != nil || !ask.Robots {
@@ -132,7 +132,7 @@ func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
 		}
 		if err == nil {
 			d.look()
-			if d.site.page != nil && d.limits() == ask.Limits && d.wanted() == want {
+			if d.manners.page != nil && d.limits() == ask.Limits && d.wanted() == want {
 				return visit, nil
 			}
 		}
