@@ -166,3 +166,10 @@ func TestSiteIsNotGuessedWhileRedisIsAway(t *testing.T) {
 		t.Errorf("site %q of an address, want @192.0.2.1 without Redis", got)
 	}
 }
+
+func TestSiteIsFoundByTheSystemsResolver(t *testing.T) {
+	a := hosts.NewAddresses(taskstest.Embedded(t), nil)
+	if got := siteOf(t, a, "localhost:8080"); got != "@127.0.0.1" && got != "@::1" {
+		t.Errorf("site of localhost = %q, want @127.0.0.1", got)
+	}
+}

@@ -17,6 +17,7 @@ func TestPoliteness(t *testing.T) {
 		"PermitsOfTheDeadAreFree":                permitsOfTheDeadAreFree,
 		"RetryAfterHoldsForTheWholeFleet":        retryAfterHoldsForTheWholeFleet,
 		"OverloadWithoutRetryAfterCoolsTheFleet": overloadWithoutRetryAfterCoolsTheFleet,
+		"HostsAtOneAddressAreOneServer":          hostsAtOneAddressAreOneServer,
 	} {
 		t.Run(name, test)
 	}
