@@ -316,9 +316,9 @@ type leases struct {
 	n atomic.Int64
 }
 
-func (l *leases) Lease(ctx context.Context, host, visit string, n, need int) (hosts.Times, time.Duration, error) {
+func (l *leases) Lease(ctx context.Context, a hosts.Ask, n, need int) (hosts.Times, time.Duration, error) {
 	l.n.Add(1)
-	return l.Source.Lease(ctx, host, visit, n, need)
+	return l.Source.Lease(ctx, a, n, need)
 }
 
 func TestFleetAsksForMorePermitsOnceThoseItHasAreNotEnough(t *testing.T) {

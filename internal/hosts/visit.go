@@ -151,7 +151,7 @@ func (v *visit) more(craving int) {
 	v.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), step)
 	defer cancel()
-	t, _, _ := v.fleet.source.Lease(ctx, v.ask.Host, v.ask.Visit, 0, need)
+	t, _, _ := v.fleet.source.Lease(ctx, v.ask, 0, need)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	had := v.held
