@@ -89,8 +89,13 @@ func TestSiteKeepsTheStrictestLimitsOfItsHosts(t *testing.T) {
 	onSources(t, func(t *testing.T, r *rig) {
 		strict := ask("a", hosts.Limits{Rate: 1, Conns: 2}, atFirst)
 		r.mustEnter(strict)
-		if got := r.mustEnter(ask("b", hosts.Limits{Rate: 10, Conns: 8}, want(8), atSecond)); got.Permits != 1 || got.Times.Interval < time.Second {
+		beside := ask("b", hosts.Limits{Rate: 10, Conns: 8}, want(8), atSecond)
+		got := r.mustEnter(beside)
+		if got.Permits != 1 || got.Times.Interval < time.Second {
 			t.Errorf("beside the strict host: %d permits, a request each %s; want 1 and 1 s", got.Permits, got.Times.Interval)
+		}
+		if _, err := r.source.Leave(t.Context(), beside, 0, len(got.Times.At), got.Times, 0); err != nil {
+			t.Fatal(err)
 		}
 		r.leave(strict, 1)
 		if got := r.mustEnter(ask("c", hosts.Limits{Rate: 10, Conns: 8}, want(8), atFirst)); got.Permits != 7 || got.Times.Interval > time.Second/5 {
