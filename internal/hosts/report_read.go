@@ -56,7 +56,7 @@ func (f *figures) count(i int) int64 { return int64(f[i]) }
 type hostNow struct {
 	state  *redis.SliceCmd
 	robots *redis.StringCmd
-	jobs   *redis.StringSliceCmd
+	limits *redis.StringSliceCmd
 	line   *redis.IntCmd
 	visits *redis.IntCmd
 }
@@ -75,7 +75,7 @@ func (p *reporter) tell(ctx context.Context, page []tally) error {
 		answers[i] = hostNow{
 			state:  pipe.HMGet(ctx, key, "until", "opened", "slow", "slow_at"),
 			robots: pipe.HGet(ctx, StateKey(t.host), "robots_try"),
-			jobs:   pipe.HVals(ctx, key+":jobs"), line: pipe.ZCard(ctx, key+":line"), visits: pipe.HLen(ctx, key+":visits"),
+			limits: limitsAt(ctx, pipe, sites[i]), line: pipe.ZCard(ctx, key+":line"), visits: pipe.HLen(ctx, key+":visits"),
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -145,7 +145,7 @@ func (l LimitsReport) limited() bool { return l.Rate > 0 || l.Conns > 0 }
 // into adds how the host is now.
 func (a *hostNow) into(r *Report, now time.Time) {
 	r.Visits, r.InLine = a.visits.Val(), a.line.Val()
-	a.limits(r)
+	a.strictest(r)
 	state := make([]float64, 4)
 	for i, value := range a.state.Val() {
 		if text, ok := value.(string); ok && i < len(state) {
@@ -172,17 +172,30 @@ func (a *hostNow) into(r *Report, now time.Time) {
 	}
 }
 
-// limits takes the strictest of the jobs with work at the host, as lua/lib.lua does.
-func (a *hostNow) limits(r *Report) {
-	values := a.jobs.Val()
+// limitsAt asks for the limits of the jobs with work at a site, each as "RATE BURST CONNS", maybe between other words: see
+// lua/lib.lua.
+func limitsAt(ctx context.Context, pipe redis.Pipeliner, site string) *redis.StringSliceCmd {
+	if strings.HasPrefix(site, "@") {
+		return pipe.HKeys(ctx, StateKey(site)+":limits")
+	}
+	return pipe.HVals(ctx, StateKey(site)+":jobs")
+}
+
+// strictest takes the strictest of the jobs with work at the site, as lua/lib.lua does.
+func (a *hostNow) strictest(r *Report) {
+	values := a.limits.Val()
 	if len(values) == 0 {
 		return
 	}
 	var l LimitsReport
 	for _, value := range values {
-		var batches, burst, conns int
+		words := strings.Fields(value)
+		if len(words) == 5 { // of the jobs hash: BATCHES RATE BURST CONNS TURN
+			words = words[1:4]
+		}
+		var burst, conns int
 		var rate float64
-		if _, err := fmt.Sscan(value, &batches, &rate, &burst, &conns); err != nil {
+		if _, err := fmt.Sscan(strings.Join(words, " "), &rate, &burst, &conns); err != nil {
 			continue
 		}
 		l.Rate = stricter(l.Rate, rate)

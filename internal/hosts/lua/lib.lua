@@ -26,6 +26,8 @@
 -- fetchfleet:host:SITE:visits   HASH visit → "PERMITS SINCE QUEUE BATCH SHARE"
 -- fetchfleet:host:SITE:jobs     HASH share with work here → "BATCHES RATE BURST CONNS TURN". A share is "JOB" where the host
 --                               is the site, else "JOB HOST": the hosts of a site take turns as jobs do
+-- fetchfleet:host:SITE:limits   HASH "RATE BURST CONNS" → how many shares have them; only of addresses, which may have
+--                               thousands of hosts: going through all their shares would cost each call milliseconds
 -- fetchfleet:host:SITE:since    HASH share → when it first asked while the site was in trouble: its patience begins then, so
 --                               that a replay finds out for itself
 -- fetchfleet:hosts:due          ZSET sites with a line, by when they are to be looked at (ms)
@@ -59,6 +61,7 @@ local function load(site)
   local key = 'fetchfleet:host:' .. site
   local h = { name = site, key = key, line = key .. ':line', visits = key .. ':visits', jobs = key .. ':jobs',
     since = key .. ':since', hosts = {} }
+  if string.sub(site, 1, 1) == '@' then h.limits = key .. ':limits' end
   for i, value in ipairs(call('HMGET', key, unpack(FIELDS))) do
     h[FIELDS[i]] = i <= 17 and (tonumber(value) or 0) or (value or '')
   end
@@ -95,8 +98,9 @@ end
 -- limits are the strictest of the jobs with work at the site: rate, burst, conns. A burst is one of a rate.
 local function limits(h)
   local rate, burst, conns = 0, 0, 0
-  for i, value in ipairs(call('HVALS', h.jobs)) do
-    local r, b, c = string.match(value, '^%d+ (%S+) (%d+) (%d+)')
+  local form = h.limits and '^(%S+) (%d+) (%d+)$' or '^%d+ (%S+) (%d+) (%d+)'
+  for _, value in ipairs(h.limits and call('HKEYS', h.limits) or call('HVALS', h.jobs)) do
+    local r, b, c = string.match(value, form)
     r, b, c = tonumber(r), tonumber(b), tonumber(c)
     if r > 0 and (rate == 0 or r < rate) then rate = r end
     if r > 0 and (burst == 0 or b < burst) then burst = b end
@@ -170,28 +174,38 @@ local function short(permits, n, need, conns, every)
   return n
 end
 
+-- recount has the limits of an address follow those of one share; nil = it has no work here.
+local function recount(h, before, after)
+  if not h.limits or before == after then return end
+  if before and call('HINCRBY', h.limits, before, -1) <= 0 then call('HDEL', h.limits, before) end
+  if after then call('HINCRBY', h.limits, after, 1) end
+end
+
 -- book counts a batch of a share that comes (+1) or goes (-1).
 local function book(h, name, n, rate, burst, conns)
-  local batches, turn = 0, 0
+  local batches, turn, before = 0, 0, nil
   local value = call('HGET', h.jobs, name)
   if value then
     local b, r, u, c, t = string.match(value, '^(%d+) (%S+) (%d+) (%d+) (%d+)')
-    batches, turn = tonumber(b), tonumber(t)
+    batches, turn, before = tonumber(b), tonumber(t), r .. ' ' .. u .. ' ' .. c
     if not rate then rate, burst, conns = r, u, c end
   end
   batches = batches + n
   if batches <= 0 or not rate then
     call('HDEL', h.jobs, name)
+    recount(h, before, nil)
     return 0
   end
-  call('HSET', h.jobs, name, batches .. ' ' .. rate .. ' ' .. burst .. ' ' .. conns .. ' ' .. int(turn))
+  local terms = rate .. ' ' .. burst .. ' ' .. conns
+  call('HSET', h.jobs, name, batches .. ' ' .. terms .. ' ' .. int(turn))
+  recount(h, before, terms)
   return turn
 end
 
 -- linger has what is known of the site kept for a day from now, or from when it may be visited again.
 local function linger(h, now)
   local ms = int(FORGET + math.max(0, h['until'] - now) / 1000)
-  for _, key in ipairs({ h.key, h.visits, h.jobs, h.line, h.since }) do call('PEXPIRE', key, ms) end
+  for _, key in ipairs({ h.key, h.visits, h.jobs, h.line, h.since, h.limits }) do call('PEXPIRE', key, ms) end
 end
 
 local function reserve(h, batch, now)
