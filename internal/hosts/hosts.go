@@ -5,6 +5,9 @@
 // for everybody at once. Who has to wait for longer than a moment holds no slot meanwhile: its batch stands in the host's
 // line, and whoever leaves calls the next.
 //
+// All this is kept for a site: the host itself, or on request (Addresses) the address that many hosts have in common. What
+// robots.txt says, and what is reported, is each host's own.
+//
 // A Source keeps the limits and takes each step atomically, by its own clock: Redis for a fleet. Fleet is the worker's
 // side: visits, permits and send times. It imports nothing of the trees that ask for visits.
 package hosts

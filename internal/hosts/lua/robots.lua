@@ -1,6 +1,6 @@
 -- Note what came of fetching robots.txt, and let those in who wait for it.
 --
--- ARGV 1 site, 2 host, 3 visit that fetched it, 4 what: 'known' or 'unavailable', 5 how long that holds in µs, 6 what to keep
+-- ARGV 1 site, 2 host, 3 visit that fetched it, 4 what: 'known' or 'unavailable', 5 how long that holds (µs), 6 what to keep
 -- Returns {now}
 local now = clock()
 local h, host = load(ARGV[1]), ARGV[2]
