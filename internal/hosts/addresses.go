@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	agreed      = time.Hour        // for so long the fleet keeps to an address
+	agreement   = time.Hour        // for so long the fleet keeps to an address
 	remembered  = 10 * time.Minute // for so long a worker does not ask again, at most
 	nowhere     = 30 * time.Second // until a name is looked up again that did not resolve
 	lookup      = 10 * time.Second // that finding an address may take
@@ -83,7 +83,7 @@ func (a *Addresses) find(ctx context.Context, host, name string) (string, error)
 		for i := range ips {
 			ips[i] = ips[i].Unmap()
 		}
-		if err := a.rdb.SetNX(ctx, addressKey(host), siteOf(slices.MinFunc(ips, netip.Addr.Compare)), agreed).Err(); err != nil {
+		if err := a.rdb.SetNX(ctx, addressKey(host), siteOf(slices.MinFunc(ips, netip.Addr.Compare)), agreement).Err(); err != nil {
 			return "", err
 		}
 	}

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	answered = 5 * time.Second  // a call without an answer is lost after this
-	life     = time.Minute      // a visit older than this makes room when others wait
-	shy      = 30 * time.Second // for this long a queue is passed over that did not answer a call
-	young    = time.Second      // a batch that asked within it may not have written its deferral
-	window   = 1024             // places in line that one look goes through
-	callSoon = time.Second / 20 // to a batch whose deferral is not written
-	settling = time.Second / 2  // a visit that got too few permits asks for more that often until it is so old
+	answerWithin = 5 * time.Second  // a call without an answer is lost after this
+	life         = time.Minute      // a visit older than this makes room when others wait
+	shy          = 30 * time.Second // for this long a queue is passed over that did not answer a call
+	young        = time.Second      // a batch that asked within it may not have written its deferral
+	window       = 1024             // places in line that one look goes through
+	callSoon     = time.Second / 20 // to a batch whose deferral is not written
+	settling     = time.Second / 2  // a visit that got too few permits asks for more that often until it is so old
 )
 
 // Tasks are the queues' side of a batch.

@@ -155,7 +155,7 @@ func (h *memorySite) lookAt(at time.Time, net bool) {
 
 // census ends the visits of batches that nobody works any more, every few seconds.
 func (h *memorySite) census(now time.Time) {
-	if now.Sub(h.checked) < answered {
+	if now.Sub(h.checked) < answerWithin {
 		return
 	}
 	h.checked = now
@@ -167,7 +167,7 @@ func (h *memorySite) census(now time.Time) {
 }
 
 // summon calls the first in line if the site has room for it, and says when to look again. A batch that was called and
-// did not come within answered is passed over, and its queue for a while: it may be paused, or served by nobody.
+// did not come within answerWithin is passed over, and its queue for a while: it may be paused, or served by nobody.
 func (h *memorySite) summon(now time.Time) {
 	h.due = time.Time{}
 	if len(h.line) == 0 {
@@ -181,7 +181,7 @@ func (h *memorySite) summon(now time.Time) {
 	case at.After(now.Add(far)):
 		h.lookAt(at.Add(-far/2), false)
 	case h.room(t) < 1:
-		h.lookAt(now.Add(answered), true)
+		h.lookAt(now.Add(answerWithin), true)
 	default:
 		h.callNext(t, now)
 	}
@@ -192,7 +192,7 @@ func (h *memorySite) callNext(t terms, now time.Time) {
 	after := 0
 	if h.called != "" && !s.flood {
 		if h.reserved(now) {
-			h.lookAt(h.calledAt.Add(answered), true)
+			h.lookAt(h.calledAt.Add(answerWithin), true)
 			return
 		}
 		for i, p := range h.line {
@@ -205,7 +205,7 @@ func (h *memorySite) callNext(t terms, now time.Time) {
 	found := s.from(0, false) || s.look.IsZero() && s.from(after, true) || s.look.IsZero() && after > 0 && s.from(0, true)
 	switch {
 	case found:
-		h.lookAt(now.Add(answered), true)
+		h.lookAt(now.Add(answerWithin), true)
 	case len(h.line) > 0:
 		look := now.Add(time.Second)
 		if !s.look.IsZero() && s.look.Before(look) {

@@ -128,7 +128,7 @@ func (h *memorySite) unheld(t terms) int {
 
 // reserved reports whether a batch was called and may still come.
 func (h *memorySite) reserved(now time.Time) bool {
-	return h.called != "" && now.Before(h.calledAt.Add(answered))
+	return h.called != "" && now.Before(h.calledAt.Add(answerWithin))
 }
 
 // book counts a batch of a job at a host that comes (+1) or goes (-1).

@@ -12,6 +12,7 @@ local h = load(ARGV[1])
 local mine, here = share(h, job, host), h.name .. ' ' .. visit
 local note = waits(call('HGET', WAITING, batch))
 local waiting = note and note.site == h.name and call('ZSCORE', h.line, batch)
+if not waiting and note and note.site == h.name then note = nil end -- its line was forgotten
 local robots = obey and robots_of(h, host)
 local unknown = obey and robots.robots_exp <= now
 local function waits_no_more()
