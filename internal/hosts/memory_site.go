@@ -184,6 +184,9 @@ func (h *memorySite) vacate(visit string) {
 
 // heal forgets that things did not go well.
 func (h *memorySite) heal() {
+	if h.down.IsZero() && h.busy == 0 && h.fails == 0 && h.opened == 0 {
+		return
+	}
 	h.down, h.busy, h.fails, h.opened = time.Time{}, 0, 0, 0
 	h.calm()
 }
