@@ -31,7 +31,7 @@ type world struct {
 	idle    map[string]time.Time   // since when a site is idle while somebody could visit it
 	alone   map[string]time.Time   // sites that are cooling, until when
 	serial  int
-	refused map[string]bool // hosts whose robots.txt could not be had
+	refused map[string]int // how often in a row the robots.txt of a host could not be had
 	chance  *rand.Rand
 }
 
@@ -56,7 +56,7 @@ type simVisit struct {
 func newWorld(t *rapid.T) *world {
 	w := &world{t: t, queues: &fakeQueues{states: map[string]string{}}, clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		sites: map[string]string{}, limits: map[string]hosts.Limits{}, paused: map[string]bool{}, sent: map[string][]time.Time{},
-		idle: map[string]time.Time{}, alone: map[string]time.Time{}, refused: map[string]bool{},
+		idle: map[string]time.Time{}, alone: map[string]time.Time{}, refused: map[string]int{},
 		chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "chance"), 0))}
 	w.source = hosts.NewMemory(w.queues, func() time.Time { return w.clock })
 	for _, name := range []string{"one", "two"} {
@@ -214,12 +214,13 @@ func (w *world) send(b *simBatch, v *simVisit) bool {
 		w.sent[b.ask.Site] = append(w.sent[b.ask.Site], at)
 		if v.scout {
 			v.scout = false
-			known := w.chance.IntN(4) > 0
+			known := w.chance.IntN(4) > 0 || w.refused[b.ask.Host] == 3 // the pause doubles each time
 			_ = w.source.Robots(w.t.Context(), b.ask, known, 3*time.Second, "")
-			w.refused[b.ask.Host] = !known
+			w.refused[b.ask.Host]++
 			if !known {
 				return false
 			}
+			w.refused[b.ask.Host] = 0
 		}
 		b.left--
 		v.ends = append(v.ends, w.clock.Add(time.Duration(1+w.chance.IntN(600))*time.Millisecond))
@@ -311,7 +312,7 @@ func (w *world) check() {
 				inUse, visits = inUse+len(b.visit.ends), visits+1
 			case !b.stalled.IsZero():
 				visits++ // its permits are held until it is found
-			case !w.paused[b.ask.Queue] && (!b.ask.Robots || !w.refused[b.ask.Host]):
+			case !w.paused[b.ask.Queue] && (!b.ask.Robots || w.refused[b.ask.Host] == 0):
 				waiting++
 			}
 		}
