@@ -115,7 +115,7 @@ func (m *Memory) Lease(_ context.Context, a Ask, n, need int) (t Times, wait tim
 			return
 		}
 		terms := h.terms(now)
-		if at := h.next(terms, now); at.After(now.Add(far)) || now.Sub(s.since) > life && len(h.line) > 0 {
+		if at := h.next(terms, now); n > 0 && (at.After(now.Add(far)) || now.Sub(s.since) > life && len(h.line) > 0) {
 			wait = away(at, now)
 			return
 		}

@@ -84,7 +84,7 @@ func (h *memorySite) next(t terms, now time.Time) time.Time {
 // lease gives up to n send times to a visit that has so many permits.
 func (h *memorySite) lease(t terms, permits, n int, now time.Time) Times {
 	at := h.bucket.lease(t, n, now, later(now, h.until))
-	return Times{Interval: t.every, Burst: t.burst, At: at, Permits: permits, mark: h.bucket.mark(), read: now, now: now.UnixMicro()}
+	return Times{Interval: t.every, Burst: t.burst, Conns: t.conns, At: at, Permits: permits, mark: h.bucket.mark(), read: now, now: now.UnixMicro()}
 }
 
 // short is how many of n send times a visit gets that could use more permits: where they follow one another fast it is to

@@ -143,9 +143,9 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 		return Answer{Unavailable: &UnavailableError{Host: a.Host, Robots: w.words[2] == "robots", Since: since}}, nil
 	}
 	return Answer{Grant: &Grant{
-		Permits: int(w.number(2)), Slowness: w.number(6) / 1000, Scout: w.words[7] == "1", Probe: w.words[8] == "1",
-		Times: Times{Interval: time.Duration(w.number(3)) * time.Microsecond, Burst: int(w.number(4)), At: w.times(9),
-			mark: w.words[5], read: w.at, now: int64(w.now)},
+		Permits: int(w.number(2)), Slowness: w.number(7) / 1000, Scout: w.words[8] == "1", Probe: w.words[9] == "1",
+		Times: Times{Interval: time.Duration(w.number(3)) * time.Microsecond, Burst: int(w.number(4)), Conns: int(w.number(5)),
+			At: w.times(10), mark: w.words[6], read: w.at, now: int64(w.now)},
 	}}, nil
 }
 
@@ -161,8 +161,8 @@ func (r *Redis) Lease(ctx context.Context, a Ask, n, need int) (Times, time.Dura
 	case "later":
 		return Times{}, w.until(2), nil
 	}
-	return Times{Interval: time.Duration(w.number(2)) * time.Microsecond, Burst: int(w.number(3)), At: w.times(6),
-		mark: w.words[4], Permits: int(w.number(5)), read: w.at, now: int64(w.now)}, 0, nil
+	return Times{Interval: time.Duration(w.number(2)) * time.Microsecond, Burst: int(w.number(3)), Conns: int(w.number(4)),
+		At: w.times(7), mark: w.words[5], Permits: int(w.number(6)), read: w.at, now: int64(w.now)}, 0, nil
 }
 
 // Leave implements Source. With t.Permits set, the permits that the visit had before, giving back twice does no harm.

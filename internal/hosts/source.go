@@ -55,6 +55,7 @@ type Line struct {
 type Times struct {
 	Interval time.Duration // between two of them; 0 = none are needed
 	Burst    int
+	Conns    int         // limit of the host, by all jobs with work there; 0 = none
 	Permits  int         // that the visit has now; 0 = as before
 	At       []time.Time // by the local clock, never earlier than by that of the source
 	Begun    []Span      // with Leave: the exchanges begun since that was told last
@@ -79,7 +80,8 @@ const (
 type Source interface {
 	// Enter lets a visit in, gives its batch a place in line, or gives it up. Asking twice does no harm.
 	Enter(ctx context.Context, a Ask) (Answer, error)
-	// Lease gives up to n further send times to a visit, and more permits if it has fewer than need. later says how long
+	// Lease gives up to n further send times to a visit, and more permits if it has fewer than need; with n = 0 it is asked
+	// for permits alone, which it may need when its last send time is far ahead. later says how long
 	// the next one is away when that is too long to wait for in a slot; ErrLeft that the visit was ended by others.
 	Lease(ctx context.Context, a Ask, n, need int) (t Times, later time.Duration, err error)
 	// Leave gives permits back, or ends the visit when back is negative, and calls the next in line. unspent are the

@@ -328,3 +328,21 @@ func TestSourceJobWithoutARateHasNoSayInTheBurst(t *testing.T) {
 		}
 	})
 }
+
+func TestSourceGivesPermitsToAVisitWhoseSendTimesGoFarAhead(t *testing.T) {
+	onSources(t, func(t *testing.T, r *rig) {
+		l := hosts.Limits{Rate: 5, Conns: 4}
+		before, visit := ask("a", l, want(3)), ask("b", l, want(30))
+		r.mustEnter(before)
+		if g := r.mustEnter(visit); g.Permits != 1 || len(g.Times.At) != 30 || g.Times.Conns != 4 {
+			t.Fatalf("%d permits of %d, %d send times; want what is free, and a time for each", g.Permits, g.Times.Conns, len(g.Times.At))
+		}
+		r.leave(before, 3)
+		if times, later, err := r.source.Lease(t.Context(), visit, 0, 9); err != nil || later != 0 || times.Permits != 4 || len(times.At) != 0 {
+			t.Errorf("asked for permits alone: %d, %d send times, later %s, %v; want 4 and none", times.Permits, len(times.At), later, err)
+		}
+		if _, later, err := r.source.Lease(t.Context(), visit, 1, 1); err != nil || later < 3*time.Second {
+			t.Errorf("asked for a send time: later %s, %v; want to be told that it is far ahead", later, err)
+		}
+	})
+}

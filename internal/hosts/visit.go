@@ -41,6 +41,7 @@ type visit struct {
 	timer     *time.Timer // that gives them back
 	craving   *time.Timer // that asks for more
 	cravings  int         // how often it was set
+	refused   time.Time   // when there were none for the asking
 	troubled  bool        // it taught something bad, and not yet that all is well again
 	left      bool
 	calls     sync.WaitGroup
@@ -113,15 +114,15 @@ func (v *visit) release() {
 
 // crave asks for more permits if those there are still in service when the next request may go. The caller holds v.mu.
 func (v *visit) crave() {
-	if v.grant == nil || v.left || v.craving != nil || v.times.Interval == 0 || v.inService < v.held ||
-		v.held >= min(v.need(), v.ask.Limits.Conns) {
+	if v.grant == nil || v.left || v.craving != nil || v.times.Interval == 0 || v.inService < v.held || v.begun >= v.ask.Want ||
+		v.held >= min(v.need(), v.times.Conns) {
 		return
 	}
 	next := v.times.Interval
 	if len(v.times.At) > 0 {
 		next = time.Until(v.times.At[0])
 	}
-	v.craveIn(max(next, 0))
+	v.craveIn(max(next, time.Until(v.refused.Add(craveAgain))))
 }
 
 func (v *visit) craveIn(wait time.Duration) {
@@ -161,6 +162,7 @@ func (v *visit) more(craving int) {
 	}
 	v.craving = nil
 	if v.held == had && !v.left {
+		v.refused = time.Now()
 		v.craveIn(craveAgain)
 	}
 }
@@ -170,7 +172,7 @@ func (v *visit) need() int { return v.inService + max(1, v.ask.Want-v.begun) }
 
 // spare gives back, after a moment, the permits for which nothing is left to begin. The caller holds v.mu.
 func (v *visit) spare(after time.Duration) {
-	if v.grant == nil || v.ask.Limits.Conns == 0 || v.begun < v.ask.Want || v.giving || v.left ||
+	if v.grant == nil || v.times.Conns == 0 || v.begun < v.ask.Want || v.giving || v.left ||
 		v.held <= v.inService || v.inService == 0 {
 		return
 	}
@@ -303,7 +305,7 @@ func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
 
 // short reports whether it is time to ask for more permits. The caller holds v.mu.
 func (v *visit) short(need int, now time.Time) bool {
-	return v.held < min(need, v.ask.Limits.Conns) && now.Sub(v.asked) > topUp
+	return v.held < min(need, v.times.Conns) && now.Sub(v.asked) > topUp
 }
 
 // void drops send times that were missed by more than one interval, and those during which the host is left alone. The

@@ -2,8 +2,8 @@
 --
 -- ARGV 1 site, 2 host, 3 batch, 4 visit, 5 queue, 6 priority of the queue (0 first), 7 job, 8 permits wanted, 9 rate,
 --      10 burst, 11 conns, 12 patience (µs, 0 = none), 13 whether robots.txt has to be known (0 or 1)
--- Returns {now, 'visit', permits, interval, burst, tat, slow, scout (1: this visit is to fetch robots.txt), probe (1: the
---      circuit was open), send times…}, {now, 'line', when the site is looked at next (0: by who leaves), when patience
+-- Returns {now, 'visit', permits, interval, burst, conns, tat, slow, scout (1: this visit is to fetch robots.txt),
+--      probe (1: the circuit was open), send times…}, {now, 'line', when the site is looked at next (0: by who leaves), when patience
 --      ends (0: nothing is wrong)}, or {now, 'unavailable', 'host' or 'robots', since}
 local host, batch, visit, queue, job = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[7]
 local want, patience, obey = tonumber(ARGV[8]), tonumber(ARGV[12]), ARGV[13] == '1'
@@ -107,4 +107,5 @@ if h.opened > 0 then probe = 1 end
 local n = short(permits, probe == 1 and 1 or want, want, conns, every)
 local times = lease(h, every, burst, math.min(n, 64), now)
 summon(h, now)
-return { int(now), 'visit', permits, int(every), burst, int(h.tat), int(pace(h, now) * 1000), scout, probe, unpack(times) }
+return { int(now), 'visit', permits, int(every), burst, conns, int(h.tat), int(pace(h, now) * 1000), scout, probe,
+  unpack(times) }

@@ -167,8 +167,8 @@ local function room(h, conns)
   return unheld(h, conns)
 end
 
--- short is how many of n send times a visit gets that could use more permits: where they follow one another fast it is to ask
--- for them soon.
+-- short is how many of n send times a visit gets that could use more permits: where they follow one another fast it is
+-- to ask for them soon.
 local function short(permits, n, need, conns, every)
   if conns > 0 and permits < math.min(need, conns) and every < SECOND / 10 then return math.min(n, math.max(1, permits)) end
   return n
