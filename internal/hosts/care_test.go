@@ -33,7 +33,7 @@ func TestCareIsTakenWhereAnotherJobHasLimitsOrThereWasTrouble(t *testing.T) {
 		{"nobody has limits and nothing went wrong", func(r *rig) {
 			scout := ask("a", hosts.Limits{}, needsRobots)
 			r.mustEnter(scout)
-			if err := r.source.Robots(r.t.Context(), scout, true, time.Hour, "1 all -\n"); err != nil {
+			if _, err := r.source.Robots(r.t.Context(), scout, true, time.Hour, "1 all -\n"); err != nil {
 				r.t.Fatal(err)
 			}
 			r.leave(scout, 1)

@@ -354,3 +354,27 @@ func TestFleetAsksForMorePermitsOnceThoseItHasAreNotEnough(t *testing.T) {
 		v.Leave()
 	})
 }
+
+// Who asks while robots.txt is being fetched is in line a moment before its deferral is written.
+func TestFleetCallsThoseWhoWaitForRobotsAtOnce(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, r *rig, w []member) {
+		scout := w[0].mustEnter(r, ask("a", hosts.Limits{}, needsRobots))
+		next := ask("b", hosts.Limits{}, needsRobots)
+		r.queues.put(next.Queue, next.Batch, "active")
+		if _, err := w[0].Enter(t.Context(), next); err == nil {
+			t.Fatal("a second visit was let in while robots.txt is being fetched")
+		}
+		if err := scout.Robots(t.Context(), true, time.Hour, "1 all -\n"); err != nil {
+			t.Fatal(err)
+		}
+		r.queues.put(next.Queue, next.Batch, "retry")
+		began := time.Now()
+		for len(r.called(next)) == 0 && time.Since(began) < 5*time.Second {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("it was called after %s, want at once", took)
+		}
+		scout.Leave()
+	})
+}

@@ -168,7 +168,7 @@ func (m *Memory) Learn(_ context.Context, a Ask, l Lesson, pause time.Duration) 
 }
 
 // Robots implements Source.
-func (m *Memory) Robots(_ context.Context, a Ask, known bool, lasts time.Duration, text string) error {
+func (m *Memory) Robots(_ context.Context, a Ask, known bool, lasts time.Duration, text string) (sweep time.Duration, err error) {
 	m.step(func(now time.Time) {
 		h := m.site(a.site())
 		m.robotsOf(a.Host).learn(known, lasts, text, now)
@@ -179,8 +179,9 @@ func (m *Memory) Robots(_ context.Context, a Ask, known bool, lasts time.Duratio
 			h.scout = ""
 		}
 		h.summon(now)
+		sweep = away(m.look, now)
 	})
-	return nil
+	return sweep, nil
 }
 
 // RobotsText implements Source.

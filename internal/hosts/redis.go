@@ -188,15 +188,16 @@ func (r *Redis) Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration)
 }
 
 // Robots implements Source.
-func (r *Redis) Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) error {
+func (r *Redis) Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) (time.Duration, error) {
 	what := "unavailable"
 	if known {
 		what = "known"
 	}
-	if _, err := r.run(ctx, r.robots, a.site(), a.Host, a.Visit, what, micros(lasts), text); err != nil {
-		return fmt.Errorf("note robots.txt of host %s: %w", a.Host, err)
+	w, err := r.run(ctx, r.robots, a.site(), a.Host, a.Visit, what, micros(lasts), text)
+	if err != nil {
+		return 0, fmt.Errorf("note robots.txt of host %s: %w", a.Host, err)
 	}
-	return nil
+	return w.until(1), nil
 }
 
 // RobotsText implements Source.

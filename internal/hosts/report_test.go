@@ -241,7 +241,7 @@ func TestReportTellsOfRobots(t *testing.T) {
 				if answer, err := r.source.Enter(t.Context(), ask); err != nil || answer.Grant == nil || !answer.Grant.Scout {
 					t.Fatalf("no scout: %+v, %v", answer, err)
 				}
-				if err := r.source.Robots(t.Context(), ask, tt.known, time.Minute, tt.text); err != nil {
+				if _, err := r.source.Robots(t.Context(), ask, tt.known, time.Minute, tt.text); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := r.source.Sweep(t.Context(), hosts.Refusal{Job: reportJob, Host: reportHost, Count: 12}); err != nil {
@@ -267,7 +267,7 @@ func TestReportOfAnotherJobTellsOfTheRobotsItWasSpared(t *testing.T) {
 		if _, err := r.source.Enter(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.source.Robots(t.Context(), first, true, time.Minute, "1 file -\n"); err != nil {
+		if _, err := r.source.Robots(t.Context(), first, true, time.Minute, "1 file -\n"); err != nil {
 			t.Fatal(err)
 		}
 		r.enter("b", hosts.Limits{Rate: 1000})

@@ -257,7 +257,7 @@ func (r *rig) learnAt(a hosts.Ask, l hosts.Lesson, pause time.Duration) time.Dur
 
 func (r *rig) robots(a hosts.Ask, known bool, lasts time.Duration, text string) {
 	r.t.Helper()
-	if err := r.source.Robots(r.t.Context(), a, known, lasts, text); err != nil {
+	if _, err := r.source.Robots(r.t.Context(), a, known, lasts, text); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -91,8 +91,9 @@ type Source interface {
 	// Learn notes a lesson that a job was taught, for everybody, and returns how long the site is left alone now.
 	Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration) (time.Duration, error)
 	// Robots notes what came of fetching robots.txt: text, or that it could not be had, and for how long that holds. The
-	// second word of text goes into the report: file, all (it is allowed everything) or lost (no answer came).
-	Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) error
+	// second word of text goes into the report: file, all (it is allowed everything) or lost (no answer came). sweep is as
+	// with Leave.
+	Robots(ctx context.Context, a Ask, known bool, lasts time.Duration, text string) (sweep time.Duration, err error)
 	// RobotsText returns what Robots noted last, "" when nothing (any more).
 	RobotsText(ctx context.Context, host string) (string, error)
 	// Sweep looks at the sites whose time has come, and returns when to do so again at the latest; 0 = as usual. What

@@ -160,7 +160,7 @@ func TestSourceFetchesRobotsOnceForAll(t *testing.T) {
 			t.Fatal("the first is not to fetch robots.txt")
 		}
 		r.mustWait(other)
-		if err := r.source.Robots(t.Context(), scout, true, time.Hour, "1 all -\n"); err != nil {
+		if _, err := r.source.Robots(t.Context(), scout, true, time.Hour, "1 all -\n"); err != nil {
 			t.Fatal(err)
 		}
 		if len(r.called(other)) != 1 {
@@ -188,7 +188,7 @@ func TestSourceAsksForRobotsAgainAndKeepsNobodyElseWaiting(t *testing.T) {
 		needs, ignores := ask("b", one, needsRobots, patience(time.Hour)), ask("c", one, ofJob("ignores"))
 		r.mustWait(needs)
 		r.mustWait(ignores)
-		if err := r.source.Robots(t.Context(), scout, false, time.Minute, ""); err != nil {
+		if _, err := r.source.Robots(t.Context(), scout, false, time.Minute, ""); err != nil {
 			t.Fatal(err)
 		}
 		r.leave(scout, 1)
@@ -202,7 +202,7 @@ func TestSourceAsksForRobotsAgainAndKeepsNobodyElseWaiting(t *testing.T) {
 		if !r.mustEnter(needs).Scout {
 			t.Error("the next is not to ask for robots.txt again")
 		}
-		if err := r.source.Robots(t.Context(), needs, false, time.Hour, ""); err != nil {
+		if _, err := r.source.Robots(t.Context(), needs, false, time.Hour, ""); err != nil {
 			t.Fatal(err)
 		}
 		r.leave(needs, 0)
@@ -210,7 +210,7 @@ func TestSourceAsksForRobotsAgainAndKeepsNobodyElseWaiting(t *testing.T) {
 		d := ask("d", one, needsRobots, ofJob("late"), patience(time.Minute))
 		r.enter(d)
 		r.learn(hosts.Overload, 0)
-		if err := r.source.Robots(t.Context(), d, false, time.Hour, ""); err != nil {
+		if _, err := r.source.Robots(t.Context(), d, false, time.Hour, ""); err != nil {
 			t.Fatal(err)
 		}
 		r.leave(d, 0)

@@ -220,7 +220,8 @@ func (p *twins) robots(a hosts.Ask) {
 	known := p.chance.IntN(2) == 0
 	p.logf("robots of %s known %v", a.Batch, known)
 	p.same("robots", func(r *rig) any {
-		return r.source.Robots(p.t.Context(), a, known, 37*time.Second, "1 all -\n")
+		sweep, err := r.source.Robots(p.t.Context(), a, known, 37*time.Second, "1 all -\n")
+		return fmt.Sprint(sweep > 0, err)
 	})
 	p.same("lease", func(r *rig) any {
 		t, later, err := r.source.Lease(p.t.Context(), a, 2, 3)

@@ -383,7 +383,9 @@ func (v *visit) Probe() bool { return v.grant != nil && v.grant.Probe }
 
 // Robots implements Visit.
 func (v *visit) Robots(ctx context.Context, known bool, lasts time.Duration, text string) error {
-	return v.fleet.source.Robots(ctx, v.ask, known, lasts, text)
+	sweep, err := v.fleet.source.Robots(ctx, v.ask, known, lasts, text)
+	v.fleet.afterCall(sweep, err)
+	return err
 }
 
 // Leave implements Visit. If the source cannot be reached the permits are freed when others find that the batch has ended.

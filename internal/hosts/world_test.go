@@ -215,7 +215,8 @@ func (w *world) send(b *simBatch, v *simVisit) bool {
 		if v.scout {
 			v.scout = false
 			known := w.chance.IntN(4) > 0 || w.refused[b.ask.Host] == 3 // the pause doubles each time
-			_ = w.source.Robots(w.t.Context(), b.ask, known, 3*time.Second, "")
+			next, _ := w.source.Robots(w.t.Context(), b.ask, known, 3*time.Second, "")
+			w.sweepWithin(next)
 			w.refused[b.ask.Host]++
 			if !known {
 				return false

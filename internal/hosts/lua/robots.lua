@@ -1,7 +1,7 @@
 -- Note what came of fetching robots.txt, and let those in who wait for it.
 --
 -- ARGV 1 site, 2 host, 3 visit that fetched it, 4 what: 'known' or 'unavailable', 5 how long that holds (µs), 6 what to keep
--- Returns {now}
+-- Returns {now, when to sweep (0: as usual)}
 local now = clock()
 local h, host = load(ARGV[1]), ARGV[2]
 local r, lasts = robots_of(h, host), tonumber(ARGV[5])
@@ -33,4 +33,4 @@ if h.scout == ARGV[3] then
   call('HDEL', h.key, 'scout')
 end
 summon(h, now)
-return { int(now) }
+return { int(now), int(LOOK) }
