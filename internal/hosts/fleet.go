@@ -3,6 +3,7 @@ package hosts
 import (
 	"context"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ const (
 	idleSweep = time.Second
 	// lost is when a batch in line comes back by itself, should every call to it get lost.
 	lost = time.Minute
+	// crowd is the length of a line from which on batches come back less often: at most so many a minute for each host.
+	crowd = 1000
 	// far is the longest wait that is spent in a slot. The scripts have the same.
 	far = 3 * time.Second
 	// step bounds a call to the source that nobody waits for.
@@ -95,8 +98,9 @@ func (f *Fleet) inLine(host string, l *Line) error {
 	if l.Next > 0 {
 		f.sweepWithin(l.Next)
 	}
-	after := lost
-	if l.PatienceEnd > 0 { // whole seconds is what the queue knows
+	after := max(lost, time.Duration(l.Length)*lost/crowd)
+	after += rand.N(after / 8) // those that joined together do not come back together
+	if l.PatienceEnd > 0 {     // whole seconds is what the queue knows
 		after = min(after, l.PatienceEnd+time.Second)
 	}
 	return &BusyError{Host: host, After: after}
@@ -110,6 +114,9 @@ func (f *Fleet) add(v *visit) *visit {
 		f.visits[site] = map[*visit]struct{}{}
 	}
 	f.visits[site][v] = struct{}{}
+	if until := f.cooled[site]; until.After(time.Now()) { // heard while the visit was being let in
+		v.cool(until)
+	}
 	f.hosts[v.ask.Host]++
 	return v
 }
@@ -188,17 +195,18 @@ func (f *Fleet) sweeps(ctx context.Context) {
 
 func (f *Fleet) sweep(ctx context.Context) {
 	refused := f.takeRefused()
+	f.mu.Lock()
+	f.next = time.Now().Add(idleSweep) // whoever wants one sooner says so from now on
+	f.mu.Unlock()
 	next, err := f.source.Sweep(ctx, refused...)
 	if err != nil {
 		f.keepRefused(refused)
 	}
-	wait := idleSweep
 	if err == nil && next > 0 {
-		wait = min(wait, max(next, 2*time.Millisecond))
+		f.sweepWithin(max(next, 2*time.Millisecond))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = time.Now().Add(wait)
 	for site, until := range f.cooled {
 		if time.Now().After(until) {
 			delete(f.cooled, site)

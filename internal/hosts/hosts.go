@@ -37,6 +37,10 @@ type Visit interface {
 	Permit(ctx context.Context) (release func(), err error)
 	// Turn waits for the turn of one more exchange under a permit already held: a redirect hop, robots.txt.
 	Turn(ctx context.Context) error
+	// Renew waits for another turn if the one taken then is too old to be used: by more than the pause between two requests.
+	Renew(ctx context.Context, taken time.Time) error
+	// Interval is the pause between two requests, 0 = none is needed.
+	Interval() time.Duration
 	// Learn tells everybody what an exchange taught. pause is what the server asked for.
 	Learn(ctx context.Context, l Lesson, pause time.Duration)
 	// Scout reports whether this visit is to fetch robots.txt, and to call Robots with what came of it, before it

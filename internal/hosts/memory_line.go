@@ -114,7 +114,7 @@ func (e *entry) standInLine() *Line {
 		h.called = ""
 	}
 	h.summon(e.now)
-	return &Line{Next: away(h.m.look, e.now), PatienceEnd: away(e.ends, e.now)}
+	return &Line{Next: away(h.m.look, e.now), PatienceEnd: away(e.ends, e.now), Length: len(h.line)}
 }
 
 func (e *entry) letIn() *Grant {

@@ -212,6 +212,9 @@ func (h *memorySite) learn(l Lesson, pause time.Duration, now time.Time) {
 		h.summon(now)
 		return
 	}
+	if now.Sub(later(h.badAt, h.until)) > longAgo {
+		h.heal()
+	}
 	if h.down.IsZero() {
 		h.down = now
 	}

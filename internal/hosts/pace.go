@@ -11,6 +11,7 @@ const (
 	recovery   = 10 * time.Second // in which the pace recovers by a quarter
 	inARow     = 5                // exchanges without an answer that open the circuit
 	mostLesson = 16               // doublings that are counted
+	longAgo    = 10 * time.Minute // nothing bad since then, and nothing is wrong any more
 )
 
 // tempo is how many times slower than its limits a host is taken, as was said at a time. The zero value is full speed.

@@ -137,7 +137,7 @@ func (r *Redis) Enter(ctx context.Context, a Ask) (Answer, error) {
 	}
 	switch w.words[1] {
 	case "line":
-		return Answer{Line: &Line{Next: w.until(2), PatienceEnd: w.until(3)}}, nil
+		return Answer{Line: &Line{Next: w.until(2), PatienceEnd: w.until(3), Length: int(w.number(4))}}, nil
 	case "unavailable":
 		since := w.at.Add(time.Duration((w.number(3) - w.now) * float64(time.Microsecond)))
 		return Answer{Unavailable: &UnavailableError{Host: a.Host, Robots: w.words[2] == "robots", Since: since}}, nil

@@ -49,6 +49,7 @@ type Grant struct {
 type Line struct {
 	Next        time.Duration // from now until somebody looks at the site; 0 = when somebody leaves
 	PatienceEnd time.Duration // from now until the host counts as unavailable; 0 = nothing is wrong with it
+	Length      int           // batches in line
 }
 
 // Times are send times, each of which one exchange may spend.

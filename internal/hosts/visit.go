@@ -9,6 +9,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// lateness is how late a request may go at any rate.
+const lateness = 20 * time.Millisecond
+
 // settle is how long a visit gathers permits that it needs no more before it gives them back.
 const settle = 500 * time.Millisecond
 
@@ -229,6 +232,28 @@ func (v *visit) Turn(ctx context.Context) error {
 	return v.turn(ctx)
 }
 
+// Interval implements Visit.
+func (v *visit) Interval() time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.times.Interval
+}
+
+// late is how late a request may go. With less than one interval no window has more than one request too many, and the
+// intervals leave room for that one; timers are not exact, so at a high rate it is more.
+func (v *visit) late() time.Duration { return max(v.times.Interval, lateness) }
+
+// Renew implements Visit.
+func (v *visit) Renew(ctx context.Context, taken time.Time) error {
+	v.mu.Lock()
+	fresh := time.Since(taken) < v.late()
+	v.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	return v.Turn(ctx)
+}
+
 // turn waits for one send time after the other, whoever comes first.
 func (v *visit) turn(ctx context.Context) error {
 	select {
@@ -308,11 +333,11 @@ func (v *visit) short(need int, now time.Time) bool {
 	return v.held < min(need, v.times.Conns) && now.Sub(v.asked) > topUp
 }
 
-// void drops send times that were missed by more than one interval, and those during which the host is left alone. The
+// void drops send times that were missed by more than they may be late, and those during which the host is left alone. The
 // caller holds v.mu.
 func (v *visit) void(now time.Time) {
 	at := v.times.At
-	for len(at) > 0 && (now.Sub(at[0]) > v.times.Interval || at[0].Before(v.until)) {
+	for len(at) > 0 && (now.Sub(at[0]) > v.late() || at[0].Before(v.until)) {
 		at = at[1:]
 	}
 	v.times.At = at
@@ -329,7 +354,7 @@ func (v *visit) spend(at time.Time) bool {
 		v.note(time.Now())
 		return true
 	}
-	if len(v.times.At) == 0 || !v.times.At[0].Equal(at) || time.Since(at) > v.times.Interval {
+	if len(v.times.At) == 0 || !v.times.At[0].Equal(at) || time.Since(at) > v.late() {
 		return false
 	}
 	v.times.At = v.times.At[1:]

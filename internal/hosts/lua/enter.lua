@@ -4,7 +4,7 @@
 --      10 burst, 11 conns, 12 patience (µs, 0 = none), 13 whether robots.txt has to be known (0 or 1)
 -- Returns {now, 'visit', permits, interval, burst, conns, tat, slow, scout (1: this visit is to fetch robots.txt),
 --      probe (1: the circuit was open), send times…}, {now, 'line', when the site is looked at next (0: by who leaves), when patience
---      ends (0: nothing is wrong)}, or {now, 'unavailable', 'host' or 'robots', since}
+--      ends (0: nothing is wrong), length of the line}, or {now, 'unavailable', 'host' or 'robots', since}
 local host, batch, visit, queue, job = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[7]
 local want, patience, obey = tonumber(ARGV[8]), tonumber(ARGV[12]), ARGV[13] == '1'
 local now = clock()
@@ -77,7 +77,7 @@ local function stand_in_line()
   linger(h, now)
   if h.called == batch then reserve(h, '', now) end
   summon(h, now)
-  return { int(now), 'line', int(LOOK), int(ends) }
+  return { int(now), 'line', int(LOOK), int(ends), call('ZCARD', h.line) }
 end
 
 local free = again and 0 or room(h, conns)

@@ -25,6 +25,7 @@ if what == 'ok' then
   summon(h, now)
   return { int(now), int(h['until']) }
 end
+if now - math.max(h.bad_at, h['until']) > CARE then heal(h) end -- what was wrong is long ago
 if h.down == 0 then call('HSET', h.key, 'down', int(now)) end
 call('HSET', h.key, 'bad_at', int(now))
 heed(h, now + CARE)

@@ -59,6 +59,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		if err != nil {
 			return a.unanswered(ctx, err)
 		}
+		a.teach(ctx, v.visit, resp)
 		follow, redirected, err := fetch.Redirect(next, resp)
 		if err != nil {
 			_ = resp.Body.Close()
@@ -72,14 +73,15 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		if err != nil {
 			return a.failed(resp, err)
 		}
+		goesOn := result{begun: true, hop: &hop{host: target.Host, request: a.hopped(next, follow)}}
 		if target.Host != v.batch.Host {
-			return result{begun: true, hop: &hop{host: target.Host, request: a.hopped(next, follow)}}
+			return goesOn
 		}
 		if why, refused := v.refusal(follow.URL); refused {
 			return a.end(resp, why, store.BodyRef{})
 		}
-		if err := v.visit.Turn(start); err != nil {
-			return result{begun: true, verdict: verdict{step: stepBack}}
+		if err := v.visit.Turn(start); err != nil { // too far away to wait for: what it has come through is not lost
+			return goesOn
 		}
 		next = follow
 	}
@@ -165,7 +167,6 @@ func (a *attempt) failed(resp *fetch.Response, err error) result {
 
 // answered takes an answer: its body goes into the store if it is final.
 func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
-	a.teach(ctx, a.visit, resp)
 	h := happening{status: resp.Status}
 	if text := resp.Header.Get("Retry-After"); text != "" && !h.ok() {
 		h.retryAfter, h.asked = fetch.ParseRetryAfter(text, time.Now())

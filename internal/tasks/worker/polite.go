@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"time"
@@ -84,7 +85,9 @@ func (d *delivery) refusal(target string) (happening, bool) {
 	case d.manners.rule.Blocked:
 		return happening{class: classBlocked, message: "the fleet's rules block host " + d.batch.Host}, true
 	case d.manners.page != nil && d.manners.page.lost.class != "":
-		return d.manners.page.lost, true
+		lost := d.manners.page.lost
+		lost.asked, lost.retryAfter = true, time.Until(d.manners.page.expires) // no attempt before somebody has asked again
+		return lost, true
 	case d.manners.robots != nil:
 		if u, err := url.Parse(target); err == nil && !d.manners.robots.Allowed(u.RequestURI()) {
 			return happening{class: classRobots, message: "robots.txt does not allow it"}, true
@@ -110,14 +113,14 @@ const entries = 3
 // enter begins the visit. It is nil where nothing is to be sent. A *hosts.BusyError says that the batch stands in line, an
 // *hosts.UnavailableError that the host is given up.
 func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
-	for range entries {
+	for entry := range entries {
 		d.look()
 		want := d.wanted()
 		if want == 0 {
 			return nil, nil
 		}
 		ask := hosts.Ask{
-			Host: d.batch.Host, Site: d.site, Batch: string(d.batch.ID), Visit: d.token, Queue: d.queue, Priority: priority(d.queue),
+			Host: d.batch.Host, Site: d.site, Batch: string(d.batch.ID), Visit: fmt.Sprintf("%s.%d", d.token, entry), Queue: d.queue, Priority: priority(d.queue),
 			Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
 			Robots: d.obeys() && d.manners.page == nil, Care: d.state.Care - time.Since(d.began),
 		}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/robots"
@@ -21,14 +22,16 @@ const (
 	robotsAgain     = time.Minute      // until a robots.txt that was refused is asked for again; longer each time
 	robotsLost      = 10 * time.Second // how long it holds that a host did not answer at all
 	robotsKept      = 20_000           // hosts whose robots.txt a worker keeps in memory
+	robotsBytes     = 32 << 20         // of their texts; as compiled rules they are some times larger
 )
 
 // page is what is known of a host's robots.txt. One is fetched for the fleet and kept in Redis; this is a worker's copy.
 // Hosts have one for both schemes, as they have one line and one rate.
 type page struct {
 	expires time.Time
+	bytes   int          // of its text
 	file    *robots.File // nil: everything is allowed
-	// lost says that the host did not answer at all. Nothing may be fetched then, and nothing could be: its requests
+	// lost says that the host could not be reached at all. Nothing may be fetched then, and nothing could be: its requests
 	// fare as if they had been sent.
 	lost happening
 
@@ -58,6 +61,32 @@ func (p *page) rulesFor(agent string) *robots.Rules {
 type pages struct {
 	mu    sync.Mutex
 	hosts map[string]*page
+	bytes int                  // of all texts
+	hops  map[string]robotsHop // by host
+}
+
+// robotsHop is how far the fetch of a robots.txt has come whose next redirect was too far away to wait for.
+type robotsHop struct {
+	url  string
+	hops int
+}
+
+// hop returns how far the fetch for a host had come, and forgets it.
+func (p *pages) hop(host string) (robotsHop, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h, ok := p.hops[host]
+	delete(p.hops, host)
+	return h, ok
+}
+
+func (p *pages) keepHop(host string, h robotsHop) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hops == nil || len(p.hops) >= robotsKept {
+		p.hops = map[string]robotsHop{}
+	}
+	p.hops[host] = h
 }
 
 // get returns what holds now, or nil.
@@ -77,12 +106,17 @@ func (p *pages) put(host string, known *page) {
 	if p.hosts == nil {
 		p.hosts = map[string]*page{}
 	}
+	if old := p.hosts[host]; old != nil {
+		p.bytes -= old.bytes
+	}
 	for other, old := range p.hosts { // mostly stops at once
-		if len(p.hosts) < robotsKept && time.Now().Before(old.expires) {
+		if len(p.hosts) < robotsKept && p.bytes+known.bytes <= robotsBytes && time.Now().Before(old.expires) {
 			break
 		}
+		p.bytes -= old.bytes
 		delete(p.hosts, other)
 	}
+	p.bytes += known.bytes
 	p.hosts[host] = known
 }
 
@@ -105,17 +139,19 @@ func parsePage(text string) (*page, error) {
 	p := &page{expires: time.UnixMilli(ms)}
 	switch fields[1] {
 	case "file":
-		p.file = robots.Parse([]byte(rest))
+		p.file, p.bytes = robots.Parse([]byte(rest)), len(rest)
 	case "lost":
 		p.lost = happening{class: fields[2], message: rest}
 	}
 	return p, nil
 }
 
-// mute are the classes of a host that was reached and gave no answer, or none that can be read, about robots.txt. RFC 9309
-// (2.3.1.4) has it that nothing may be fetched then.
-var mute = map[fetch.Class]bool{
-	fetch.HeaderTimeout: true, fetch.IdleTimeout: true, fetch.TotalTimeout: true, fetch.Reset: true, fetch.BodyCut: true,
+// unreached are the classes of a host to which there was no connection. Any other class about robots.txt is one of a host
+// that was reached and gave no answer, or none that can be read: RFC 9309 (2.3.1.4) has it that nothing may be fetched then.
+var unreached = map[fetch.Class]bool{
+	fetch.DNSTemporary: true, fetch.DNSNotFound: true, fetch.ConnectRefused: true, fetch.ConnectUnreachable: true,
+	fetch.ConnectTimeout: true, fetch.TLSTimeout: true, fetch.TLSCertificate: true, fetch.TLS: true,
+	fetch.AddressRefused: true,
 }
 
 // scout fetches robots.txt for the fleet, under the visit's permits and in its turns.
@@ -128,11 +164,14 @@ func (d *delivery) scout(ctx context.Context, visit hosts.Visit) error {
 	switch {
 	case errors.As(err, &broken) && broken.Class == fetch.Canceled:
 		return err
-	case errors.As(err, &broken) && mute[broken.Class]: // it is there, and does not say
-		visit.Learn(ctx, lesson(broken.Class), 0)
-		return visit.Robots(ctx, false, robotsAgain, "")
 	case errors.As(err, &broken):
 		visit.Learn(ctx, lesson(broken.Class), 0)
+		if !unreached[broken.Class] { // it is there, and does not say
+			return visit.Robots(ctx, false, robotsAgain, "")
+		}
+		if silent[broken.Class] && visit.Probe() { // it is not back: nobody's attempt
+			return &hosts.BusyError{Host: d.batch.Host, After: time.Second}
+		}
 		p := &page{expires: time.Now().Add(robotsLost), lost: happening{class: string(broken.Class), message: "robots.txt: " + err.Error()}}
 		return d.keepRobots(ctx, visit, p, robotsLost, p.text("lost", p.lost.class, p.lost.message))
 	case err != nil:
@@ -142,7 +181,7 @@ func (d *delivery) scout(ctx context.Context, visit hosts.Visit) error {
 	}
 	p := &page{expires: time.Now().Add(lasts)}
 	if kind == robots.Parsed {
-		p.file = robots.Parse(body)
+		p.file, p.bytes = robots.Parse(body), len(body)
 		return d.keepRobots(ctx, visit, p, lasts, p.text("file", "-", string(body)))
 	}
 	return d.keepRobots(ctx, visit, p, lasts, p.text("all", "-", ""))
@@ -159,9 +198,13 @@ func (d *delivery) askRobots(ctx context.Context, visit hosts.Visit) (robots.Ver
 	if err != nil {
 		return robots.AllowAll, nil, 0, err
 	}
-	next := &fetch.Request{URL: target.Scheme + "://" + target.Host + "/robots.txt", UserAgent: d.userAgent(),
+	from := robotsHop{url: target.Scheme + "://" + target.Host + "/robots.txt"}
+	if before, ok := d.pages.hop(d.batch.Host); ok {
+		from = before
+	}
+	next := &fetch.Request{URL: from.url, UserAgent: d.userAgent(),
 		Timeout: time.Duration(d.spec.Timeout), MaxTime: time.Minute, MaxBody: 16 << 20}
-	for hops := 0; ; hops++ {
+	for hops := from.hops; ; hops++ {
 		resp, err := d.fetcher.Do(ctx, next)
 		if err != nil {
 			return robots.Unavailable, nil, 0, err
@@ -169,7 +212,11 @@ func (d *delivery) askRobots(ctx context.Context, visit hosts.Visit) (robots.Ver
 		follow, redirected, err := fetch.Redirect(next, resp)
 		if err == nil && redirected && hops < robotsRedirects {
 			_ = resp.Body.Close()
+			if d.blockedAt(follow.URL) {
+				return robots.Unavailable, nil, 0, nil
+			}
 			if err := visit.Turn(ctx); err != nil {
+				d.pages.keepHop(d.batch.Host, robotsHop{url: follow.URL, hops: hops + 1})
 				return robots.Unavailable, nil, 0, err
 			}
 			next = follow
@@ -177,6 +224,12 @@ func (d *delivery) askRobots(ctx context.Context, visit hosts.Visit) (robots.Ver
 		}
 		return d.judgeRobots(ctx, visit, resp)
 	}
+}
+
+// blockedAt reports whether the fleet's rules keep everybody away from where a redirect leads.
+func (d *delivery) blockedAt(rawURL string) bool {
+	target, err := canon.Parse(rawURL)
+	return err == nil && d.rules != nil && d.rules(target.Host).Blocked
 }
 
 func (d *delivery) judgeRobots(ctx context.Context, visit hosts.Visit, resp *fetch.Response) (robots.Verdict, []byte, time.Duration, error) {

@@ -119,9 +119,9 @@ func (v *visitRun) fetchAll(ctx context.Context) {
 	}
 }
 
-// stale is how old a turn may be when it is used. Requests that had theirs and then waited for a place among all in flight
-// would otherwise go together as places become free.
-const stale = 20 * time.Millisecond
+// rare is the pause between the requests to a host from which on they go before others for a place among all in flight: a
+// turn that was lost there for want of a place takes as long to come again.
+const rare = time.Second
 
 // admit waits for the host's permit and for a place among all requests in flight.
 func (v *visitRun) admit(ctx context.Context) (release func(), ok bool) {
@@ -130,11 +130,15 @@ func (v *visitRun) admit(ctx context.Context) (release func(), ok bool) {
 		return nil, false
 	}
 	since := time.Now()
-	if !v.inFlight.acquire(ctx, v.number) {
+	rank := v.number
+	if v.visit.Interval() >= rare {
+		rank = 0
+	}
+	if !v.inFlight.acquire(ctx, rank) {
 		permit()
 		return nil, false
 	}
-	if time.Since(since) > stale && v.visit.Turn(ctx) != nil {
+	if v.visit.Renew(ctx, since) != nil { // else those that waited for a place would go together
 		v.inFlight.release()
 		permit()
 		return nil, false
