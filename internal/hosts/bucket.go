@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	horizon = 7 * time.Second // so far ahead send times are given out; the scripts have the same
+	horizon = 7 * time.Second // between the first and the last send time given out at once; the scripts have the same
 	leases  = 64              // send times given out at once, at most
 )
 
@@ -62,7 +62,7 @@ func (b *bucket) next(t terms, earliest time.Time) time.Time {
 	return earliest
 }
 
-// lease gives out up to n send times. The first is no later than far, the others no later than horizon from now.
+// lease gives out up to n send times. The first is no later than far from now, the others no later than horizon after it.
 func (b *bucket) lease(t terms, n int, now, earliest time.Time) (at []time.Time) {
 	limit := now.Add(far)
 	for t.every > 0 && len(at) < min(n, leases) {
@@ -71,8 +71,10 @@ func (b *bucket) lease(t terms, n int, now, earliest time.Time) (at []time.Time)
 			break
 		}
 		at = append(at, next)
+		if len(at) == 1 {
+			limit = next.Add(horizon)
+		}
 		b.tat = later(next, b.tat).Add(t.every)
-		limit = now.Add(horizon)
 	}
 	return at
 }

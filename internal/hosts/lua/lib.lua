@@ -40,7 +40,7 @@ local DUE, WAITING, VISITING = 'fetchfleet:hosts:due', 'fetchfleet:hosts:waiting
 local SHUT = 'fetchfleet:hosts:shut'
 local SECOND = 1000000
 local FAR = 3 * SECOND         -- who has to wait longer than this leaves its slot
-local HORIZON = 7 * SECOND     -- so far ahead send times are given out
+local HORIZON = 7 * SECOND     -- so far apart the first and the last of the send times are that are given out at once
 local NET = 5 * SECOND         -- a call without an answer is lost after this
 local LIFE = 60 * SECOND       -- a visit older than this makes room when others wait
 local FORGET = 86400 * 1000    -- ms after which nothing is known of a site that nobody asks for
@@ -134,10 +134,11 @@ end
 
 -- lease gives out up to n send times, none of which is far ahead.
 local function lease(h, every, burst, n, now)
-  local times = {}
+  local times, last = {}, now + FAR
   while every > 0 and #times < n do
     local at = send_at(h, every, burst, now)
-    if at > now + (#times == 0 and FAR or HORIZON) then break end
+    if at > last then break end
+    if #times == 0 then last = at + HORIZON end
     times[#times + 1] = int(at)
     h.tat = math.max(at, h.tat) + every
   end
