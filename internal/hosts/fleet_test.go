@@ -378,3 +378,111 @@ func TestFleetCallsThoseWhoWaitForRobotsAtOnce(t *testing.T) {
 		scout.Leave()
 	})
 }
+
+// meddler is a source where something happens in the middle of a call.
+type meddler struct {
+	hosts.Source
+	enter, sweep func()
+}
+
+func (m *meddler) Enter(ctx context.Context, a hosts.Ask) (hosts.Answer, error) {
+	answer, err := m.Source.Enter(ctx, a)
+	if m.enter != nil {
+		m.enter()
+	}
+	return answer, err
+}
+
+func (m *meddler) Sweep(ctx context.Context, refused ...hosts.Refusal) (time.Duration, error) {
+	if m.sweep != nil {
+		m.sweep()
+	}
+	return m.Source.Sweep(ctx, refused...)
+}
+
+// run has a worker of its own work with the source until the test ends.
+func (m *meddler) run(t *testing.T) member {
+	f := hosts.NewFleet(m)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	synctest.Wait()
+	return member{f, t}
+}
+
+func TestFleetHearsOfACoolDownWhileItIsBeingLetIn(t *testing.T) {
+	bubble(t, 0, func(t *testing.T, r *rig, _ []member) {
+		l := hosts.Limits{Rate: 5, Conns: 4}
+		m := &meddler{Source: r.source}
+		w := m.run(t)
+		m.enter = func() {
+			r.learn(hosts.Asked, 20*time.Second)
+			synctest.Wait()
+		}
+		v := w.mustEnter(r, ask("a", l, want(8)))
+		var later *hosts.LaterError
+		if _, err := v.Permit(t.Context()); !errors.As(err, &later) {
+			t.Errorf("a permit while the host is left alone: %v, want to be told to come later", err)
+		}
+		v.Leave()
+	})
+}
+
+func TestFleetSweepsAgainWhenThatIsAskedForDuringASweep(t *testing.T) {
+	bubble(t, 0, func(t *testing.T, r *rig, _ []member) {
+		m := &meddler{Source: r.source}
+		var mu sync.Mutex
+		var sweeps []time.Time
+		during := make(chan struct{})
+		m.sweep = func() {
+			mu.Lock()
+			sweeps = append(sweeps, time.Now())
+			first := len(sweeps) == 1
+			mu.Unlock()
+			if first {
+				<-during
+			}
+		}
+		w := m.run(t)
+		v := w.mustEnter(r, ask("a", hosts.Limits{}, needsRobots))
+		next := ask("b", hosts.Limits{}, needsRobots)
+		r.queues.put(next.Queue, next.Batch, "active")
+		if _, err := w.Enter(t.Context(), next); err == nil {
+			t.Fatal("a second visit was let in while robots.txt is being fetched")
+		}
+		// Its deferral is not written yet, so somebody is to look in 50 ms.
+		if err := v.Robots(t.Context(), true, time.Hour, "1 all -\n"); err != nil {
+			t.Fatal(err)
+		}
+		close(during)
+		time.Sleep(200 * time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(sweeps) < 2 {
+			t.Errorf("%d sweeps, want a second when it was asked for", len(sweeps))
+		}
+		v.Leave()
+	})
+}
+
+func TestFleetUsesATurnThatIsALittleLate(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, r *rig, w []member) {
+		v := w[0].mustEnter(r, ask("a", hosts.Limits{Rate: 0.1}, want(2)))
+		defer v.Leave()
+		defer w[0].permit(v)()
+		taken := time.Now()
+		time.Sleep(9 * time.Second)
+		if err := v.Renew(t.Context(), taken); err != nil || time.Since(taken) != 9*time.Second {
+			t.Errorf("nine seconds late, one request each ten: %v after %s, want it to be used", err, time.Since(taken))
+		}
+		time.Sleep(2 * time.Second)
+		if err := v.Renew(t.Context(), taken); err != nil { // another turn: the one that there is by now
+			t.Error(err)
+		}
+		var later *hosts.LaterError
+		if err := v.Turn(t.Context()); !errors.As(err, &later) {
+			t.Errorf("a third turn within eleven seconds: %v, want to be told to come later", err)
+		}
+	})
+}

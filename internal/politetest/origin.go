@@ -33,6 +33,7 @@ type Options struct {
 type Answer struct {
 	Status     int           // 0 = 200
 	RetryAfter string        // the field's value, "" = no such field
+	Location   string        // the same
 	Delay      time.Duration // from the arrival to the answer; a visitor that goes away ends it
 	Body       string        // "" = a page of its own for each path
 }
@@ -154,6 +155,9 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if answer.RetryAfter != "" {
 		w.Header().Set("Retry-After", answer.RetryAfter)
+	}
+	if answer.Location != "" {
+		w.Header().Set("Location", answer.Location)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer.Body)))

@@ -18,6 +18,7 @@ func TestPoliteness(t *testing.T) {
 		"RetryAfterHoldsForTheWholeFleet":        retryAfterHoldsForTheWholeFleet,
 		"OverloadWithoutRetryAfterCoolsTheFleet": overloadWithoutRetryAfterCoolsTheFleet,
 		"HostsAtOneAddressAreOneServer":          hostsAtOneAddressAreOneServer,
+		"RedirectsOfASlowHostAreFollowed":        redirectsOfASlowHostAreFollowed,
 	} {
 		t.Run(name, test)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fetchfleet/fetchfleet/internal/politetest"
 )
 
@@ -151,5 +153,34 @@ func robotsMayBeIgnored(t *testing.T) {
 	r.whole(r.want)
 	if n := len(r.hosts.Log().Robots()); n != 0 {
 		t.Errorf("robots.txt was fetched %d times, want never", n)
+	}
+}
+
+// redirectsOfASlowHostAreFollowed has a host redirect from its robots.txt and from its page, each time for longer than a
+// visit waits in its slot.
+func redirectsOfASlowHostAreFollowed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("four exchanges, four seconds apart")
+	}
+	t.Parallel()
+	r := newResort(t, 1)
+	r.hosts.Robots(0, politetest.Answer{Status: 301, Location: "/rules.txt"})
+	answers := []politetest.Answer{{Body: forbidding}, {Status: 302, Location: "/moved"}, {}}
+	r.hosts.Answer(0, func(n int) politetest.Answer { return answers[min(n, len(answers)-1)] })
+	page := r.hosts.URL(0, "/page")
+	r.enqueue([]string{page}, polite(politetest.Limits{Rate: 0.25, Burst: 1, Conns: 4})...)
+	worker := r.worker("worker")
+	r.ends(time.Minute)
+	worker.terminate(20 * time.Second)
+	r.whole(map[string]string{page: "ok"})
+	var paths []string
+	for _, request := range r.hosts.Log() {
+		paths = append(paths, request.Path)
+	}
+	if diff := cmp.Diff([]string{"/robots.txt", "/rules.txt", "/page", "/moved"}, paths); diff != "" {
+		t.Errorf("requests differ (-want +got):\n%s", diff)
+	}
+	if got := r.records()[page]; len(got.Redirects) != 1 || got.Attempts != 1 {
+		t.Errorf("redirects %v, attempts %d; want one and one", got.Redirects, got.Attempts)
 	}
 }
