@@ -26,7 +26,7 @@ type PolicyFlags struct {
 	MaxTime   *tasks.Duration `group:"Policy" env:"FLEET_MAX_TIME" help:"Longest time for a whole request (default: 1h)."`
 	MaxBody   *ByteSize       `group:"Policy" env:"FLEET_MAX_BODY" placeholder:"SIZE" help:"Largest body, as sent and as decoded (default: 1GiB)."`
 	Method    *string         `group:"Policy" env:"FLEET_METHOD" help:"Method (default: GET)."`
-	Header    []string        `group:"Policy" env:"FLEET_HEADER" sep:"none" placeholder:"'K: V'" help:"Header field for every request; may be repeated."`
+	Header    []string        `group:"Policy" env:"FLEET_HEADER" sep:"none" placeholder:"'K: V'" help:"Header field for every request; may be repeated. For User-Agent use --user-agent."`
 	Data      *string         `group:"Policy" env:"FLEET_DATA" help:"Body for every request that brings none."`
 	Robots    *string         `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). What it does not allow is recorded as skipped, class robots."`
 	UserAgent *string         `group:"Policy" env:"FLEET_USER_AGENT" help:"User-Agent field (default: fetchfleet and its address)."`

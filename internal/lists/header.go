@@ -18,6 +18,10 @@ var reserved = map[string]bool{
 	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
+// errAgent keeps User-Agent out of the header fields: a host's rules may name another, and robots.txt is asked about the
+// one that is sent, so there is one place to say it.
+var errAgent = errors.New("the User-Agent is that of the whole job: use --user-agent")
+
 // readHeaders takes an object whose values are strings or lists of strings.
 func readHeaders(it *Item, v json.RawMessage) error {
 	var given map[string]json.RawMessage
@@ -52,12 +56,15 @@ func headerValues(v json.RawMessage) ([]string, error) {
 }
 
 // CheckHeader reports what keeps a header field from being sent: a name that is no token, a value with control
-// characters (RFC 9110 section 5), or a field that is the fetcher's own. The message repeats no value.
+// characters (RFC 9110 section 5), or a field that is the fetcher's own or the job's. The message repeats no value.
 func CheckHeader(name string, values []string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
 		return errors.New("this is not a header name")
 	}
-	if reserved[textproto.CanonicalMIMEHeaderKey(name)] {
+	switch canonical := textproto.CanonicalMIMEHeaderKey(name); {
+	case canonical == "User-Agent":
+		return errAgent
+	case reserved[canonical]:
 		return errors.New("this header is set by the fetcher and cannot be given")
 	}
 	for _, v := range values {

@@ -61,6 +61,7 @@ func TestBadJSONLines(t *testing.T) {
 		{"a header value that is null", `{"url":"http://a","headers":{"X":null}}`, `"headers" "X": the value must be`},
 		{"a header name with a colon", `{"url":"http://a","headers":{"X:":"1"}}`, `"headers" "X:": this is not a header name`},
 		{"an injected header", `{"url":"http://a","headers":{"X":"1\r\nY: 2"}}`, `"headers" "X": the value holds a line break`},
+		{"a user agent of its own", `{"url":"http://a","headers":{"user-agent":"x"}}`, `"headers" "user-agent": the User-Agent is that of the whole job: use --user-agent`},
 		{"a header of the fetcher's own", `{"url":"http://a","headers":{"transfer-encoding":"chunked"}}`, `set by the fetcher`},
 		{"negative retries", `{"url":"http://a","retries":-1}`, `"retries" must be a whole number from 0 to 1000`},
 		{"half a retry", `{"url":"http://a","retries":1.5}`, `"retries" must be`},
