@@ -8,6 +8,16 @@ import (
 	"time"
 )
 
+// RetryAfter reads the Retry-After of a response that arrived at now. A date is compared with the response's own Date where
+// it has one that can be read: then a server whose clock differs from ours asks for the wait it means. ok is false without a
+// Retry-After, or when it cannot be read.
+func RetryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return ParseRetryAfter(h.Get("Retry-After"), now)
+}
+
 // ParseRetryAfter reads a Retry-After header (RFC 9110 section 10.2.3): seconds,
 // or an HTTP date in any of its three forms, which is compared with now. A wait
 // that is over counts as 0, one too long for a Duration as the longest there

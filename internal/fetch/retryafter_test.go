@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"math"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -30,6 +31,30 @@ func TestParseRetryAfter(t *testing.T) {
 	for _, value := range []string{"", "-", "soon", "1.5", "1 2", "+1", "0x10", "٣", "Sun, 06 Nov"} {
 		if got, ok := ParseRetryAfter(value, now); ok || got != 0 {
 			t.Errorf("ParseRetryAfter(%q) = %v, %v, want no answer", value, got, ok)
+		}
+	}
+}
+
+func TestRetryAfterIsJudgedByTheClockOfTheServer(t *testing.T) {
+	now := time.Date(1994, 11, 6, 8, 49, 7, 0, time.UTC)
+	const at = "Sun, 06 Nov 1994 08:49:37 GMT"
+	for _, tt := range []struct {
+		name string
+		h    http.Header
+		want time.Duration
+		ok   bool
+	}{
+		{"a server whose clock is a day behind", http.Header{"Retry-After": {"Sat, 05 Nov 1994 08:49:37 GMT"}, "Date": {"Sat, 05 Nov 1994 08:49:32 GMT"}}, 5 * time.Second, true},
+		{"a server whose clock is an hour ahead", http.Header{"Retry-After": {"Sun, 06 Nov 1994 09:49:37 GMT"}, "Date": {"Sun, 06 Nov 1994 09:49:07 GMT"}}, 30 * time.Second, true},
+		{"a date that is over by its own clock", http.Header{"Retry-After": {at}, "Date": {"Sun, 06 Nov 1994 08:50:00 GMT"}}, 0, true},
+		{"no Date: ours counts", http.Header{"Retry-After": {at}}, 30 * time.Second, true},
+		{"a Date that is none: ours counts", http.Header{"Retry-After": {at}, "Date": {"today"}}, 30 * time.Second, true},
+		{"seconds have no clock", http.Header{"Retry-After": {"7"}, "Date": {"Sat, 05 Nov 1994 08:49:32 GMT"}}, 7 * time.Second, true},
+		{"neither", http.Header{"Retry-After": {"soon"}, "Date": {at}}, 0, false},
+		{"nothing", nil, 0, false},
+	} {
+		if got, ok := RetryAfter(tt.h, now); got != tt.want || ok != tt.ok {
+			t.Errorf("%s: %v, %v, want %v, %v", tt.name, got, ok, tt.want, tt.ok)
 		}
 	}
 }

@@ -168,8 +168,8 @@ func (a *attempt) failed(resp *fetch.Response, err error) result {
 // answered takes an answer: its body goes into the store if it is final.
 func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	h := happening{status: resp.Status}
-	if text := resp.Header.Get("Retry-After"); text != "" && !h.ok() {
-		h.retryAfter, h.asked = fetch.ParseRetryAfter(text, time.Now())
+	if !h.ok() {
+		h.retryAfter, h.asked = fetch.RetryAfter(resp.Header, time.Now())
 	}
 	if v := a.decide(h); v.step != stepRecord {
 		_ = resp.Body.Close()

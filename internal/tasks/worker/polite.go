@@ -194,8 +194,8 @@ func lesson(c fetch.Class) hosts.Lesson {
 // teach tells everybody what an answer says about the host.
 func (d *delivery) teach(ctx context.Context, visit hosts.Visit, resp *fetch.Response) {
 	told := told[resp.Status]
-	if text := resp.Header.Get("Retry-After"); text != "" && (told || resp.Status >= 300) {
-		if pause, ok := fetch.ParseRetryAfter(text, time.Now()); ok && pause > 0 {
+	if told || resp.Status >= 300 {
+		if pause, ok := fetch.RetryAfter(resp.Header, time.Now()); ok && pause > 0 {
 			visit.Learn(ctx, hosts.Asked, min(pause, d.retryAfterCap))
 			return
 		}
