@@ -62,12 +62,15 @@ func (d *delivery) look() {
 	}
 }
 
-// limits are the job's, or the fleet's for this host, tightened by Crawl-delay.
+// limits are the job's, tightened by Crawl-delay, unless the fleet's rules for this host name others: they win over both.
 func (d *delivery) limits() hosts.Limits {
 	l := hosts.Limits{Conns: d.spec.HostConns}
 	l.Rate, l.Burst = d.manners.rule.Pace(d.spec.HostRate, d.spec.HostBurst)
 	if conns := d.manners.rule.Conns; conns != nil {
 		l.Conns = *conns
+	}
+	if rule := d.manners.rule; rule.Rate != nil || rule.Delay > 0 {
+		return l
 	}
 	delay, _ := d.manners.robots.CrawlDelay()
 	if delay > 0 {
