@@ -159,6 +159,9 @@ func (m *Memory) Leave(_ context.Context, a Ask, back, unspent int, t Times, wel
 
 // Learn implements Source.
 func (m *Memory) Learn(_ context.Context, a Ask, l Lesson, pause time.Duration) (alone time.Duration, err error) {
+	if l == Nothing {
+		return 0, nil
+	}
 	m.step(func(now time.Time) {
 		h := m.site(a.site())
 		h.learn(l, pause, now)

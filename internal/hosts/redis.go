@@ -180,6 +180,9 @@ func (r *Redis) Leave(ctx context.Context, a Ask, back, unspent int, t Times, we
 
 // Learn implements Source.
 func (r *Redis) Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration) (time.Duration, error) {
+	if l == Nothing {
+		return 0, nil
+	}
 	w, err := r.run(ctx, r.learn, a.site(), a.Host, string(l), micros(pause), a.Job)
 	if err != nil {
 		return 0, fmt.Errorf("note what host %s taught: %w", a.Host, err)

@@ -74,6 +74,7 @@ const (
 	Overload Lesson = "overload" // 429 or 503 without one
 	Failed   Lesson = "failed"   // no answer came: refused, timed out
 	Well     Lesson = "ok"       // it went well, after others had not
+	Nothing  Lesson = ""         // it says nothing about the host, and is not noted
 )
 
 // Source is where the limits are kept. Every method is one atomic step; all times are the source's own. A visit is told by
@@ -89,7 +90,8 @@ type Source interface {
 	// last so many send times of t, t.Begun goes into the report; well is how many exchanges went well. sweep is when
 	// to Sweep at the latest, from now; 0 = as usual.
 	Leave(ctx context.Context, a Ask, back, unspent int, t Times, well int) (sweep time.Duration, err error)
-	// Learn notes a lesson that a job was taught, for everybody, and returns how long the site is left alone now.
+	// Learn notes a lesson that a job was taught, for everybody, and returns how long the site is left alone now. Nothing
+	// changes nothing and returns 0.
 	Learn(ctx context.Context, a Ask, l Lesson, pause time.Duration) (time.Duration, error)
 	// Robots notes what came of fetching robots.txt: text, or that it could not be had, and for how long that holds. The
 	// second word of text goes into the report: file, all (it is allowed everything) or lost (no answer came). sweep is as

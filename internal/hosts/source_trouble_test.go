@@ -71,6 +71,7 @@ func TestSourceSetsASilentHostAside(t *testing.T) {
 			if got := r.learn(hosts.Failed, 0); got != 0 {
 				t.Fatalf("left alone for %s after %d failures", got, i+1)
 			}
+			r.learn(hosts.Nothing, 0) // says nothing, not even that it is well
 		}
 		old := ask("old", l)
 		r.mustEnter(old)
@@ -88,6 +89,7 @@ func TestSourceSetsASilentHostAside(t *testing.T) {
 		if got := r.learn(hosts.Failed, 0); !near(got, time.Minute) {
 			t.Errorf("left alone for %s after the probe failed, want 60 s", got)
 		}
+		r.learn(hosts.Nothing, 0)
 		r.leave(probe, 0)
 		r.pass(61 * time.Second)
 		r.sweep()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -149,8 +150,8 @@ func (a *attempt) hopped(last, next *fetch.Request) tasks.Request {
 // whether it is back, it was no attempt.
 func (a *attempt) unanswered(ctx context.Context, err error) result {
 	class := fetch.ClassOf(err)
-	if class != fetch.Canceled {
-		a.visit.Learn(ctx, lesson(class), 0)
+	if l := lesson(class); l != hosts.Nothing {
+		a.visit.Learn(ctx, l, 0)
 	}
 	if silent[class] && a.visit.Probe() {
 		return result{begun: true, verdict: verdict{step: stepBack}}

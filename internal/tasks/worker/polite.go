@@ -185,13 +185,27 @@ var silent = map[fetch.Class]bool{
 	fetch.HeaderTimeout: true, fetch.Reset: true,
 }
 
-// lesson is what an exchange without an answer teaches about the host. That it is not there, or that its certificate is
-// bad, is no reason to try less often: such requests are not sent again and again.
+// spoke are the classes of exchanges that failed although the host answered: a status line came, and after it something that
+// we cannot use, or would not take. A host that sends it is there.
+//
+// The others say nothing of its health. Names, addresses and what we refuse to send are decided before anything reaches it;
+// a bad certificate or handshake, or bytes that are no HTTP, may come from whatever stands in its place; a body that stalls or
+// takes too long is neither silence nor an answer; and Canceled and Other are our own.
+var spoke = map[fetch.Class]bool{
+	fetch.BodyCut: true, fetch.HeaderTooLarge: true, fetch.BodyTooLarge: true, fetch.Decode: true, fetch.DecodeTooLarge: true,
+	fetch.RedirectInvalid: true, fetch.TooManyRedirects: true,
+}
+
+// lesson is what an exchange without a whole answer teaches about the host, hosts.Nothing for most: only an answer ends the
+// trouble of a host, and only silence begins it.
 func lesson(c fetch.Class) hosts.Lesson {
-	if silent[c] {
+	switch {
+	case silent[c]:
 		return hosts.Failed
+	case spoke[c]:
+		return hosts.Well
 	}
-	return hosts.Well
+	return hosts.Nothing
 }
 
 // teach tells everybody what an answer says about the host.

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/robots"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
@@ -32,6 +33,20 @@ func TestLimitsAreTheJobsTightenedByCrawlDelayUnlessARuleNamesThem(t *testing.T)
 		}
 		if got := d.limits(); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestOnlyAnAnswerSaysThatAHostIsWellAndOnlySilenceThatItIsNot(t *testing.T) {
+	want := map[fetch.Class]hosts.Lesson{
+		fetch.ConnectRefused: hosts.Failed, fetch.ConnectUnreachable: hosts.Failed, fetch.ConnectTimeout: hosts.Failed,
+		fetch.TLSTimeout: hosts.Failed, fetch.HeaderTimeout: hosts.Failed, fetch.Reset: hosts.Failed,
+		fetch.BodyCut: hosts.Well, fetch.HeaderTooLarge: hosts.Well, fetch.BodyTooLarge: hosts.Well, fetch.Decode: hosts.Well,
+		fetch.DecodeTooLarge: hosts.Well, fetch.RedirectInvalid: hosts.Well, fetch.TooManyRedirects: hosts.Well,
+	}
+	for _, c := range fetch.Classes() { // those not named teach nothing
+		if got := lesson(c); got != want[c] {
+			t.Errorf("%s teaches %q, want %q", c, got, want[c])
 		}
 	}
 }
