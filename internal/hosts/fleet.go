@@ -149,12 +149,14 @@ func (f *Fleet) pause(site string) time.Duration {
 	return time.Until(f.cooled[site])
 }
 
-// cool leaves a site alone, in visits under way, too.
+// cool leaves a site alone, in visits under way, too; for as long as it was to be left alone already, at least.
 func (f *Fleet) cool(site string, pause time.Duration) {
 	until := time.Now().Add(pause)
 	f.mu.Lock()
 	visits := slices.Collect(maps.Keys(f.visits[site]))
-	f.cooled[site] = until
+	if until.After(f.cooled[site]) {
+		f.cooled[site] = until
+	}
 	f.mu.Unlock()
 	for _, v := range visits {
 		v.cool(until)
