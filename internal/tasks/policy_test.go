@@ -175,8 +175,9 @@ func TestSpecsThatCannotBeAreRefusedByFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	for flag, change := range map[string][]func(*Spec){
-		"--queue":      {func(s *Spec) { s.Queue = "urgent" }},
-		"--host-rate":  {func(s *Spec) { s.HostRate = -1 }, func(s *Spec) { s.HostRate = math.NaN() }, func(s *Spec) { s.HostRate = math.Inf(1) }},
+		"--queue": {func(s *Spec) { s.Queue = "urgent" }},
+		"--host-rate": {func(s *Spec) { s.HostRate = -1 }, func(s *Spec) { s.HostRate = math.NaN() }, func(s *Spec) { s.HostRate = math.Inf(1) },
+			func(s *Spec) { s.HostRate = 1e-9 }, func(s *Spec) { s.HostRate = 1e9 }},
 		"--host-burst": {func(s *Spec) { s.HostBurst = 0 }},
 		"--host-conns": {func(s *Spec) { s.HostConns = -1 }},
 		"--retries":    {func(s *Spec) { s.Retries = -1 }, func(s *Spec) { s.Retries = 1001 }},

@@ -33,6 +33,13 @@ type Spec struct {
 	NoDedupe  bool     `json:"no_dedupe,omitempty"`
 }
 
+// The bounds of a rate, in requests per second beside 0. They are those of the fleet's rules (hosts/rules), which this package
+// does not know; a test of the commands compares them.
+const (
+	minHostRate = 1e-5
+	maxHostRate = 1e6
+)
+
 // DefaultSpec is what a job gets that says nothing.
 func DefaultSpec() Spec {
 	return Spec{
@@ -49,8 +56,8 @@ func (s Spec) Validate() error {
 	switch {
 	case !slices.Contains(Queues, s.Queue) && !isRunQueue(s.Queue):
 		return fmt.Errorf("--queue %q: the queues are %s", s.Queue, strings.Join(Queues, ", "))
-	case !(s.HostRate >= 0) || s.HostRate > 1e6:
-		return fmt.Errorf("--host-rate %v: give requests per second, 0 for no limit", s.HostRate)
+	case s.HostRate != 0 && !(s.HostRate >= minHostRate && s.HostRate <= maxHostRate): // NaN neither
+		return fmt.Errorf("--host-rate %v: a rate is requests per second, 0.00001 to 1000000, or 0 for no limit", s.HostRate)
 	case s.HostBurst < 1:
 		return fmt.Errorf("--host-burst %d: at least 1", s.HostBurst)
 	case s.HostConns < 0:
