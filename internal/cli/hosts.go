@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -20,7 +24,7 @@ import (
 type hostsCommand struct {
 	RedisFlags
 	Job  string `arg:"" help:"Job to report on."`
-	Host string `env:"FLEET_HOST" placeholder:"HOST" help:"This host alone, one fact a line: a report for its webmaster."`
+	Host string `env:"FLEET_HOST" placeholder:"HOST" help:"This host, or that of a URL, alone, one fact a line: a report for its webmaster."`
 	Sort string `env:"FLEET_SORT" placeholder:"BY" help:"requests, rate or waits, the greatest first (default: as Redis has them)."`
 	JSON bool   `name:"json" env:"FLEET_JSON" help:"Print one JSON object a line; durations in milliseconds."`
 }
@@ -58,8 +62,39 @@ func (c *hostsCommand) Validate() error {
 	return fmt.Errorf("--sort: %q is none of requests, rate, waits", c.Sort)
 }
 
+// spellings are how reports may spell the host that somebody names, as a host or as a URL there: as a canonical URL has it,
+// and, where nothing is known of that, without the final dot and, when no scheme was given, the port of https.
+func spellings(given string) ([]string, error) {
+	raw, bare := given, !strings.Contains(given, "://")
+	if bare {
+		raw = "http://" + given
+	}
+	u, err := canon.Parse(raw)
+	if err == nil && bare && strings.ContainsAny(given, "/\\?#") {
+		err = errors.New("it is neither a host nor a URL")
+	}
+	if err != nil { // which repeats no credentials
+		return nil, usage("--host: %w: give a host like example.com or example.com:8080", err)
+	}
+	name, port := u.Host, ""
+	if colon := strings.LastIndexByte(u.Host, ':'); colon > strings.LastIndexByte(u.Host, ']') {
+		name, port = u.Host[:colon], u.Host[colon:]
+	}
+	if bare && port == ":443" {
+		port = ""
+	}
+	return slices.Compact([]string{u.Host, name + port, strings.TrimSuffix(name, ".") + port}), nil
+}
+
 // Run prints a job's reports.
 func (c *hostsCommand) Run(ctx context.Context, w IO) error {
+	named := []string{""} // all
+	if c.Host != "" {
+		var err error
+		if named, err = spellings(c.Host); err != nil {
+			return err
+		}
+	}
 	rdb, err := c.open(ctx, redisconn.Options{}, func(string) {})
 	if err != nil {
 		return err
@@ -68,14 +103,19 @@ func (c *hostsCommand) Run(ctx context.Context, w IO) error {
 	if _, err := ledger.New(rdb).Status(ctx, tasks.JobID(c.Job)); err != nil {
 		return unknownJob(err, rdb)
 	}
-	o := hosts.ReportOptions{Host: strings.ToLower(c.Host), Order: hosts.ReportOrder(c.Sort)}
 	told, out := 0, bufio.NewWriter(w.Stdout)
-	err = hosts.Reports(ctx, rdb, c.Job, o, func(r *hosts.Report) error {
-		told++
-		return c.print(out, r)
-	})
+	for _, host := range named {
+		o := hosts.ReportOptions{Host: host, Order: hosts.ReportOrder(c.Sort)}
+		err = hosts.Reports(ctx, rdb, c.Job, o, func(r *hosts.Report) error {
+			told++
+			return c.print(out, r)
+		})
+		if !errors.Is(err, hosts.ErrNoReport) {
+			break
+		}
+	}
 	if errors.Is(err, hosts.ErrNoReport) {
-		return fmt.Errorf("job %s: %w %s: no visit there has ended yet, or it has no limits and taught nothing", c.Job, err, o.Host)
+		return fmt.Errorf("job %s: %w %s: no visit there has ended yet, or it has no limits and taught nothing", c.Job, err, named[len(named)-1])
 	}
 	if err == nil && told == 0 {
 		fmt.Fprintf(w.Stderr, "job %s: nothing to report: no visit has ended yet, or no host has limits\n", c.Job)
@@ -100,7 +140,7 @@ func (c *hostsCommand) print(w io.Writer, r *hosts.Report) error {
 func hostFacts(r *hosts.Report) []string {
 	facts := []string{"requests not counted (no limits)"}
 	if r.Requests != nil {
-		facts[0] = fmt.Sprintf("%s, at most %.1f a second", plural(*r.Requests, "request"), *r.MaxRate)
+		facts[0] = fmt.Sprintf("%s, at most %s a second", plural(*r.Requests, "request"), rateFact(*r.MaxRate))
 	}
 	facts = append(facts, "limits "+limitsFact(r.Limits))
 	if r.Waits > 0 {
@@ -123,8 +163,19 @@ func hostFacts(r *hosts.Report) []string {
 	return append(facts, "now "+stateFact(r))
 }
 
+// rateFact prints a rate with one decimal, and one too small for that with one digit that is not 0.
+func rateFact(perSecond float64) string {
+	if perSecond > 0 && perSecond < 0.1 {
+		return strconv.FormatFloat(perSecond, 'f', max(1, int(math.Ceil(-math.Log10(perSecond)))), 64)
+	}
+	return fmt.Sprintf("%.1f", perSecond)
+}
+
 func limitsFact(l hosts.LimitsReport) string {
 	if l.Rate == 0 && l.Conns == 0 {
+		if l.Pace > 0 && l.Pace < 1 { // a rate that it gets will be this part of it
+			return fmt.Sprintf("none, slowed to %.2g of any rate", l.Pace)
+		}
 		return "none"
 	}
 	var parts []string

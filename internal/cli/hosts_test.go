@@ -5,12 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 )
 
 func TestHostFactsSayWhatHappenedAndNothingElse(t *testing.T) {
 	at := time.Date(2026, 11, 20, 14, 30, 5, 0, time.UTC)
-	requests, rate := int64(1), 0.1
+	requests, rate, seldom := int64(1), 0.1, 0.02
 	for _, tt := range []struct {
 		name string
 		r    hosts.Report
@@ -33,11 +35,42 @@ func TestHostFactsSayWhatHappenedAndNothingElse(t *testing.T) {
 			"requests not counted (no limits)|limits none|robots.txt known|now visited by 2 batches"},
 		{"a host in trouble", hosts.Report{State: hosts.HostCircuitOpen, Until: &at, Robots: hosts.RobotsReport{Status: hosts.RobotsNoAnswer}},
 			"requests not counted (no limits)|limits none|robots.txt no answer|now circuit open until 2026-11-20T14:30:05Z"},
+		{"a host that is asked seldom", hosts.Report{Requests: &requests, MaxRate: &seldom, State: hosts.HostFree,
+			Limits: hosts.LimitsReport{Rate: 0.02, Burst: 1, Pace: 1}, Robots: hosts.RobotsReport{Status: hosts.RobotsNone}},
+			"1 request, at most 0.02 a second|limits 0.02 a second, burst 1|robots.txt there is none|now free"},
+		{"a host that is slowed and has no limits", hosts.Report{State: hosts.HostFree,
+			Limits: hosts.LimitsReport{Pace: 0.25}, Robots: hosts.RobotsReport{Status: hosts.RobotsNone}},
+			"requests not counted (no limits)|limits none, slowed to 0.25 of any rate|robots.txt there is none|now free"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := strings.Join(hostFacts(&tt.r), "|"); got != tt.want {
 				t.Errorf("facts\n%s\nwant\n%s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAHostIsFoundHoweverItIsNamed(t *testing.T) {
+	for given, want := range map[string][]string{
+		"example.com":                   {"example.com"},
+		"EXAMPLE.com:8080":              {"example.com:8080"},
+		"example.com:80":                {"example.com"},
+		"example.com:443":               {"example.com:443", "example.com"}, // the first is http://example.com:443/
+		"example.com.":                  {"example.com.", "example.com"},
+		"example.com.:8080":             {"example.com.:8080", "example.com:8080"},
+		"Bücher.example":                {"xn--bcher-kva.example"},
+		"[::1]:8080":                    {"[::1]:8080"},
+		"HTTP://127.0.0.1:18807/":       {"127.0.0.1:18807"},
+		"https://Example.com:443/a?b#c": {"example.com"},
+		"http://example.com:443/":       {"example.com:443"},
+		"":                              nil, "a b": nil, "ftp://example.com/": nil, "http://me:hunter2@x.test/": nil, "example.com/a": nil, "user@example.com": nil, "::1": nil,
+	} {
+		got, err := spellings(given)
+		if diff := cmp.Diff(want, got); diff != "" || (err == nil) != (want != nil) {
+			t.Errorf("%q: %v (-want +got):\n%s", given, err, diff)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "a host like example.com or example.com:8080") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%q: %v", given, err)
+		}
 	}
 }
