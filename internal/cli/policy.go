@@ -21,7 +21,7 @@ type PolicyFlags struct {
 	Retries   *int            `group:"Policy" env:"FLEET_RETRIES" help:"Attempts after the first (default: 4)."`
 	Backoff   *string         `group:"Policy" env:"FLEET_BACKOFF" placeholder:"SPEC" help:"Wait between attempts (default: base=1s,factor=2,cap=5m,jitter=full; jitter is full, equal or none)."`
 	RetryOn   *string         `group:"Policy" env:"FLEET_RETRY_ON" placeholder:"LIST" help:"Statuses and error classes to retry besides the usual, or not to: 404,-500,-reset."`
-	Patience  *tasks.Duration `group:"Policy" env:"FLEET_PATIENCE" help:"How long a request may meet nothing but waits (429, 503, Retry-After) (default: 2h)."`
+	Patience  *tasks.Duration `group:"Policy" env:"FLEET_PATIENCE" help:"How long a request may meet nothing but waits (429, 503, Retry-After), a host that does not answer, or a robots.txt that cannot be had (default: 2h)."`
 	Timeout   *tasks.Duration `group:"Policy" env:"FLEET_TIMEOUT" help:"Longest wait for the headers, and between two bytes of a body (default: 30s)."`
 	MaxTime   *tasks.Duration `group:"Policy" env:"FLEET_MAX_TIME" help:"Longest time for a whole request (default: 1h)."`
 	MaxBody   *ByteSize       `group:"Policy" env:"FLEET_MAX_BODY" placeholder:"SIZE" help:"Largest body, as sent and as decoded (default: 1GiB)."`
