@@ -77,3 +77,29 @@ func TestFleetWithoutLimitsAsksOnlyWhereCareIsTaken(t *testing.T) {
 		}
 	})
 }
+
+func TestAVisitKnowsWhatTheHostTakesForOtherJobs(t *testing.T) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := redisRig(t, rdb)
+		fleet := hosts.NewFleet(hosts.NewRedis(rdb, asynqkeys.CallLua, nil))
+		visit := func(batch string) (during, after int) {
+			a := ask(batch, hosts.Limits{}, ofJob("unlimited"))
+			a.Care = cared(t, rdb)
+			r.queues.put(a.Queue, a.Batch, "active")
+			v, err := fleet.Enter(t.Context(), a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			during = v.Conns()
+			v.Leave()
+			return during, v.Conns()
+		}
+		if during, after := visit("a"); during != 0 || after != 0 {
+			t.Errorf("where nobody has limits: %d, then %d, want 0", during, after)
+		}
+		r.mustEnter(ask("b", hosts.Limits{Conns: 3}, ofJob("limited")))
+		if during, after := visit("c"); during != 3 || after != 3 {
+			t.Errorf("beside a job with a limit: %d, then %d, want 3", during, after)
+		}
+	})
+}

@@ -48,6 +48,9 @@ type Visit interface {
 	Scout() bool
 	// Probe reports whether this visit is to find out if a host in trouble is back.
 	Probe() bool
+	// Conns is how many requests may be in service at the host, by all jobs with work there, as the visit heard last; 0 = it
+	// knows of no limit. It may be called after Leave.
+	Conns() int
 	// Robots notes what came of fetching robots.txt. See Source.Robots.
 	Robots(ctx context.Context, known bool, lasts time.Duration, text string) error
 	// Leave ends the visit, after its permits are released.

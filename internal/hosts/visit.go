@@ -406,6 +406,13 @@ func (v *visit) Scout() bool { return v.grant != nil && v.grant.Scout }
 // Probe implements Visit.
 func (v *visit) Probe() bool { return v.grant != nil && v.grant.Probe }
 
+// Conns implements Visit.
+func (v *visit) Conns() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.times.Conns
+}
+
 // Robots implements Visit.
 func (v *visit) Robots(ctx context.Context, known bool, lasts time.Duration, text string) error {
 	sweep, err := v.fleet.source.Robots(ctx, v.ask, known, lasts, text)

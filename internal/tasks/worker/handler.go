@@ -119,6 +119,7 @@ type delivery struct {
 	rule       tasks.RetryRule
 	site       string // what its host's limits are kept for
 	manners    manners
+	visited    hosts.Visit // the last that it was let in for, nil before
 	start      ledger.Start
 	state      ledger.Delivery
 	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back

@@ -128,6 +128,9 @@ func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
 			Robots: d.obeys() && d.manners.page == nil, Care: d.state.Care - time.Since(d.began),
 		}
 		visit, err := d.gate.Enter(ctx, ask)
+		if err == nil {
+			d.visited = visit
+		}
 		if err != nil || !ask.Robots {
 			return visit, err
 		}
@@ -224,9 +227,11 @@ func (d *delivery) teach(ctx context.Context, visit hosts.Visit, resp *fetch.Res
 	visit.Learn(ctx, hosts.Well, 0)
 }
 
-// leftHost closes the idle connections to a limited host that this worker visits no more: to the host they count.
+// leftHost closes the idle connections to a limited host that this worker visits no more: to the host they count. It is
+// limited, too, when another job has the limit.
 func (d *delivery) leftHost() {
-	if d.limits().Conns > 0 && !d.gate.Visiting(d.batch.Host) {
+	limited := d.limits().Conns > 0 || d.visited != nil && d.visited.Conns() > 0
+	if limited && !d.gate.Visiting(d.batch.Host) {
 		d.fetcher.CloseIdle(d.batch.Host)
 	}
 }
