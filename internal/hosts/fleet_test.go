@@ -457,12 +457,12 @@ func TestFleetSweepsAgainWhenThatIsAskedForDuringASweep(t *testing.T) {
 		}
 		close(during)
 		time.Sleep(200 * time.Millisecond)
+		v.Leave()
 		mu.Lock()
 		defer mu.Unlock()
 		if len(sweeps) < 2 {
 			t.Errorf("%d sweeps, want a second when it was asked for", len(sweeps))
 		}
-		v.Leave()
 	})
 }
 

@@ -375,6 +375,9 @@ func (v *visit) cool(until time.Time) {
 
 // Learn implements Visit. That it went well is told to others only where things had not, and by the end of the visit.
 func (v *visit) Learn(ctx context.Context, l Lesson, pause time.Duration) {
+	if l == Nothing {
+		return
+	}
 	v.mu.Lock()
 	well := v.well
 	v.well++
