@@ -61,6 +61,16 @@ func (p *places) resize(limit int) {
 	p.admit()
 }
 
+// shrink takes away the places that are free, but one, unless somebody waits for one, and returns how many there are.
+func (p *places) shrink() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limit > 0 && len(p.line) == 0 {
+		p.limit = min(p.limit, max(1, p.taken))
+	}
+	return p.limit
+}
+
 func (p *places) room() bool { return p.limit == 0 || p.taken < p.limit }
 
 // admit gives places to those in line while there are any.

@@ -2,6 +2,7 @@ package hosts_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -239,6 +240,22 @@ func (r *rig) leave(a hosts.Ask, well int) time.Duration {
 	}
 	r.queues.put(a.Queue, a.Batch, "gone")
 	return sweep
+}
+
+// order is the order in which the batches of a line are called, one after the other, as the visitor leaves.
+func (r *rig) order(visiting hosts.Ask, line []hosts.Ask) (batches []string) {
+	r.t.Helper()
+	for range line {
+		r.leave(visiting, 1)
+		called := r.called(line...)
+		if len(called) != 1 {
+			r.t.Fatalf("called %q after %q, want one", called, batches)
+		}
+		batches = append(batches, called[0])
+		visiting = line[slices.IndexFunc(line, func(a hosts.Ask) bool { return a.Batch == called[0] })]
+		r.mustEnter(visiting)
+	}
+	return batches
 }
 
 func (r *rig) learn(l hosts.Lesson, pause time.Duration) time.Duration {

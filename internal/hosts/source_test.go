@@ -118,22 +118,7 @@ func TestSourceCallsByPriorityThenJobsInTurn(t *testing.T) {
 			r.mustWait(a)
 			r.mustWait(a) // asking twice keeps the place
 		}
-		var got []string
-		for range line {
-			r.leave(visiting, 1)
-			called := r.called(line...)
-			if len(called) != 1 {
-				t.Fatalf("called %q after %q, want one", called, got)
-			}
-			got = append(got, called[0])
-			for _, a := range line {
-				if a.Batch == called[0] {
-					visiting = a
-				}
-			}
-			r.mustEnter(visiting)
-		}
-		if diff := cmp.Diff([]string{"x", "a1", "b1", "a2", "b2", "a3", "y"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"x", "a1", "b1", "a2", "b2", "a3", "y"}, r.order(visiting, line)); diff != "" {
 			t.Errorf("order (-want +got):\n%s", diff)
 		}
 	})

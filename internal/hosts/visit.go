@@ -118,7 +118,7 @@ func (v *visit) release() {
 // crave asks for more permits if those there are still in service when the next request may go. The caller holds v.mu.
 func (v *visit) crave() {
 	if v.grant == nil || v.left || v.craving != nil || v.times.Interval == 0 || v.inService < v.held || v.begun >= v.ask.Want ||
-		v.held >= min(v.need(), v.times.Conns) {
+		!v.wanting() {
 		return
 	}
 	next := v.times.Interval
@@ -173,6 +173,9 @@ func (v *visit) more(craving int) {
 // need is how many permits the visit could use. The caller holds v.mu.
 func (v *visit) need() int { return v.inService + max(1, v.ask.Want-v.begun) }
 
+// wanting reports whether that is more than it has, and the host may have more. The caller holds v.mu.
+func (v *visit) wanting() bool { return v.held < min(v.need(), v.times.Conns) }
+
 // spare gives back, after a moment, the permits for which nothing is left to begin. The caller holds v.mu.
 func (v *visit) spare(after time.Duration) {
 	if v.grant == nil || v.times.Conns == 0 || v.begun < v.ask.Want || v.giving || v.left ||
@@ -213,16 +216,6 @@ func (v *visit) giveBack() {
 	v.mu.Lock()
 	v.held, v.giving = keep, false
 	v.mu.Unlock()
-}
-
-// shrink takes away the places that are free, but one, unless somebody waits for one, and returns how many there are.
-func (p *places) shrink() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.limit > 0 && len(p.line) == 0 {
-		p.limit = min(p.limit, max(1, p.taken))
-	}
-	return p.limit
 }
 
 // Turn implements Visit.
@@ -301,7 +294,7 @@ func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
 			return now, nil, &LaterError{Host: v.ask.Host, After: pause}
 		}
 		need := v.need()
-		if v.grant == nil || v.times.Interval == 0 && !v.short(need, now) {
+		if v.grant == nil || v.times.Interval == 0 && !v.short(now) {
 			at := v.until
 			v.mu.Unlock()
 			return at, cooling, nil
@@ -329,9 +322,7 @@ func (v *visit) next(ctx context.Context) (time.Time, <-chan struct{}, error) {
 }
 
 // short reports whether it is time to ask for more permits. The caller holds v.mu.
-func (v *visit) short(need int, now time.Time) bool {
-	return v.held < min(need, v.times.Conns) && now.Sub(v.asked) > topUp
-}
+func (v *visit) short(now time.Time) bool { return v.wanting() && now.Sub(v.asked) > topUp }
 
 // void drops send times that were missed by more than they may be late, and those during which the host is left alone. The
 // caller holds v.mu.

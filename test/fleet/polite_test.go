@@ -216,14 +216,7 @@ func retryAfterHoldsForTheWholeFleet(t *testing.T) {
 	}
 	r.add(counts...)
 	r.enqueue(r.urls, polite(limits)...)
-	fleet := &crew{world: r.world, size: []string{"--visits", "16"}}
-	for i := range 3 {
-		fleet.hire(fmt.Sprint("worker", i))
-	}
-	r.ends(2 * time.Minute)
-	fleet.dismiss()
-	r.kept(limits)
-	r.whole(r.want)
+	r.fetched(limits, "16", 2*time.Minute)
 	log := r.hosts.Log()
 	refused := log.Where(func(q *politetest.Request) bool { return q.Status == 429 })
 	if len(refused) != 1 {
@@ -251,6 +244,19 @@ func retryAfterHoldsForTheWholeFleet(t *testing.T) {
 	}
 }
 
+// fetched has three workers with so many visits each do the job, which demands that the limits are kept and all is there.
+func (r *resort) fetched(limits politetest.Limits, visits string, within time.Duration) {
+	r.t.Helper()
+	fleet := &crew{world: r.world, size: []string{"--visits", visits}}
+	for i := range 3 {
+		fleet.hire(fmt.Sprint("worker", i))
+	}
+	r.ends(within)
+	fleet.dismiss()
+	r.kept(limits)
+	r.whole(r.want)
+}
+
 // overloadWithoutRetryAfterCoolsTheFleet has a host answer 503 for a while, without saying for how long.
 func overloadWithoutRetryAfterCoolsTheFleet(t *testing.T) {
 	t.Parallel()
@@ -270,14 +276,7 @@ func overloadWithoutRetryAfterCoolsTheFleet(t *testing.T) {
 	})
 	r.add(40, 40)
 	r.enqueue(r.urls, polite(limits)...)
-	fleet := &crew{world: r.world, size: []string{"--visits", "8"}}
-	for i := range 3 {
-		fleet.hire(fmt.Sprint("worker", i))
-	}
-	r.ends(90 * time.Second)
-	fleet.dismiss()
-	r.kept(limits)
-	r.whole(r.want)
+	r.fetched(limits, "8", 90*time.Second)
 	refused := r.hosts.Log().Where(func(q *politetest.Request) bool { return q.Status == 503 })
 	t.Logf("%d requests were answered 503 within 3 s", len(refused))
 	if n, most := len(refused), 7; n == 0 || n > most { // 15 at full rate, of which some were under way

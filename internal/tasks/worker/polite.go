@@ -123,8 +123,8 @@ func (d *delivery) enter(ctx context.Context) (hosts.Visit, error) {
 			return nil, nil
 		}
 		ask := hosts.Ask{
-			Host: d.batch.Host, Site: d.site, Batch: string(d.batch.ID), Visit: fmt.Sprintf("%s.%d", d.token, entry), Queue: d.queue, Priority: priority(d.queue),
-			Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
+			Host: d.batch.Host, Site: d.site, Batch: string(d.batch.ID), Visit: fmt.Sprintf("%s.%d", d.token, entry),
+			Queue: d.queue, Priority: priority(d.queue), Job: string(d.batch.Job), Want: want, Limits: d.limits(), Patience: time.Duration(d.spec.Patience),
 			Robots: d.obeys() && d.manners.page == nil, Care: d.state.Care - time.Since(d.began),
 		}
 		visit, err := d.gate.Enter(ctx, ask)
