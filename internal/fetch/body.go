@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/coding"
 )
 
 // Closing a body early reads what little may be left of it, so that the
@@ -18,8 +20,8 @@ const (
 // body is what a Response gives out: the bytes as sent, or a decoder above them.
 type body struct {
 	wire    wire
-	decoder *stack // nil: as sent
-	err     error  // what every further Read returns
+	decoder *coding.Reader // nil: as sent
+	err     error          // what every further Read returns
 }
 
 func (b *body) open(x *exchange, answer *http.Response) {
@@ -34,7 +36,11 @@ func (b *body) open(x *exchange, answer *http.Response) {
 		return
 	}
 	if x.decode && answer.StatusCode != http.StatusPartialContent {
-		b.decoder, b.err = newStack(answer.Header["Content-Encoding"], &b.wire, x.maxBody)
+		decoder, err := coding.NewReader(answer.Header["Content-Encoding"], &b.wire, x.maxBody)
+		if err != nil {
+			b.err = fail(Decode, "decode", "%w", err)
+		}
+		b.decoder = decoder
 	}
 }
 
@@ -71,20 +77,20 @@ func (b *body) endDecoding(err error) error {
 	if broken != nil && broken != io.EOF {
 		return broken
 	}
-	if e, ok := asError(err); ok {
-		return e
+	if errors.Is(err, coding.ErrTooLarge) {
+		return fail(DecodeTooLarge, "decode", "%w", err)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) && !b.wire.framed {
 		// HTTP cannot tell where such a body ends, its coding can.
-		return fail(BodyCut, "body", "the connection closed in the middle of the %s data", b.decoder.name)
+		return fail(BodyCut, "body", "the connection closed in the middle of the %s data", b.decoder.Name())
 	}
-	return fail(Decode, "decode", "%s: %w", b.decoder.name, err)
+	return fail(Decode, "decode", "%s: %w", b.decoder.Name(), err)
 }
 
 // release gives the decoders back to their pools.
 func (b *body) release() {
 	if b.decoder != nil {
-		b.decoder.release()
+		b.decoder.Release()
 	}
 }
 

@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"bytes"
-	"compress/flate"
 	"context"
 	"fmt"
 	"io"
@@ -164,34 +163,5 @@ func TestABombEndsAtTheLimitAndTakesNoMemory(t *testing.T) {
 		if grown := after.TotalAlloc - before.TotalAlloc; grown > 12<<20 {
 			t.Errorf("%s: %d bytes were allocated on the way to 16 MiB", coding, grown)
 		}
-	}
-}
-
-func TestALayerWithinIsLimitedToo(t *testing.T) {
-	zeros := fetchtest.Encode("gzip", make([]byte, 8<<20))
-	nested := bytes.NewReader(fetchtest.Encode("gzip", zeros))
-	s, err := newStack([]string{"gzip, gzip"}, nested, 4<<10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := io.Copy(io.Discard, s)
-	if ClassOf(err) != DecodeTooLarge || n > 4<<10 {
-		t.Errorf("%d bytes and %v, want at most the limit", n, err)
-	}
-	s.release()
-}
-
-func TestDeflateSniffIsNotFooledByARawStream(t *testing.T) {
-	var b bytes.Buffer
-	w, _ := flate.NewWriter(&b, flate.HuffmanOnly)
-	w.Write([]byte("hello"))
-	w.Close()
-	s, err := newStack([]string{"deflate"}, &b, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.release()
-	if got, err := io.ReadAll(s); string(got) != "hello" || err != nil {
-		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -38,14 +38,18 @@ type Record struct {
 	Bytes       int64               `json:"bytes"` // of the decoded body
 	SHA256      string              `json:"sha256,omitempty"`
 	Body        string              `json:"body,omitempty"` // path of the body, relative to the job's folder
-	FetchedAt   time.Time           `json:"fetched_at"`
-	ElapsedMS   float64             `json:"elapsed_ms"` // of the last exchange, whole
-	Timings     *Timings            `json:"timings,omitempty"`
-	Protocol    string              `json:"protocol,omitempty"`
-	RemoteAddr  string              `json:"remote_addr,omitempty"`
-	Redirects   []Redirect          `json:"redirects,omitempty"`
-	Worker      string              `json:"worker"`
-	Meta        json.RawMessage     `json:"meta,omitempty"` // as given on the request's line
+	// Unchanged says that the origin answered 304 to a conditional request (RFC 9110, section 13.1): Bytes, SHA256 and
+	// Body are those of the earlier body, which lies in the job that BodyJob names.
+	Unchanged  bool            `json:"unchanged,omitempty"`
+	BodyJob    string          `json:"body_job,omitempty"` // job in whose folder Body is, "" = Job
+	FetchedAt  time.Time       `json:"fetched_at"`
+	ElapsedMS  float64         `json:"elapsed_ms"` // of the last exchange, whole
+	Timings    *Timings        `json:"timings,omitempty"`
+	Protocol   string          `json:"protocol,omitempty"`
+	RemoteAddr string          `json:"remote_addr,omitempty"`
+	Redirects  []Redirect      `json:"redirects,omitempty"`
+	Worker     string          `json:"worker"`
+	Meta       json.RawMessage `json:"meta,omitempty"` // as given on the request's line
 }
 
 // RecordError says why an outcome is not ok.
@@ -67,4 +71,12 @@ type Timings struct {
 type Redirect struct {
 	URL    string `json:"url"`
 	Status int    `json:"status"`
+}
+
+// BodyOf returns the job in which the record's body is.
+func (r *Record) BodyOf() string {
+	if r.BodyJob != "" {
+		return r.BodyJob
+	}
+	return r.Job
 }

@@ -65,10 +65,11 @@ type Unit interface {
 	Discard() error
 }
 
-// BodyMeta is what a driver may use to name a body.
+// BodyMeta is what a driver may use to name and describe a body.
 type BodyMeta struct {
-	URL         string // the URL that answered
-	ContentType string // the Content-Type field as received, may be empty
+	URL         string    // the URL that answered
+	ContentType string    // the Content-Type field as received, may be empty
+	Exchange    *Exchange // what was said on the wire; nil where nobody kept it, as in a copy from another store
 }
 
 // BodyWriter takes the decoded bytes of one body.

@@ -143,7 +143,7 @@ func BenchmarkAppendRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var err error
-		if buf, err = appendRecord(buf[:0], r); err != nil {
+		if buf, err = store.AppendRecord(buf[:0], r); err != nil {
 			b.Fatal(err)
 		}
 	}

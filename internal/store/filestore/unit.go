@@ -64,7 +64,7 @@ func (u *unit) Add(r *store.Record) error {
 		u.records = lines.Get().(*[linesSize]byte)[:0]
 	}
 	before := len(u.records)
-	line, err := appendRecord(u.records, r)
+	line, err := store.AppendRecord(u.records, r)
 	if err != nil {
 		return fmt.Errorf("add record %.80q: %w (%w)", r.ID, store.ErrRecord, err)
 	}

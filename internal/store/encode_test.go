@@ -1,4 +1,4 @@
-package filestore
+package store_test
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 	"reflect"
 )
 
-// standard is what appendRecord must yield.
+// standard is what AppendRecord must yield.
 func standard(t testing.TB, r *store.Record) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -27,7 +27,7 @@ func standard(t testing.TB, r *store.Record) string {
 
 func wantStandard(t testing.TB, r *store.Record) {
 	t.Helper()
-	got, err := appendRecord([]byte("before"), r)
+	got, err := store.AppendRecord([]byte("before"), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func FuzzAppendRecord(f *testing.F) {
 			ElapsedMS: ms, FetchedAt: time.Unix(n%1e10, n%1e9).UTC(), Meta: json.RawMessage(meta), Status: int(n),
 			Redirects: []store.Redirect{{URL: header, Status: int(n)}},
 		}
-		line, err := appendRecord(nil, r)
+		line, err := store.AppendRecord(nil, r)
 		if err != nil {
 			return // refused: TestAppendRecordRefuses says what may be
 		}
@@ -84,7 +84,7 @@ func TestAppendRecordRefuses(t *testing.T) {
 		"a year beyond RFC": {ID: "x", FetchedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 		"meta cut short":    {ID: "x", Meta: json.RawMessage(`{`)},
 	} {
-		if line, err := appendRecord(nil, r); err == nil || len(line) != 0 {
+		if line, err := store.AppendRecord(nil, r); err == nil || len(line) != 0 {
 			t.Errorf("%s: appended %q, %v, want a refusal", claim, line, err)
 		}
 	}

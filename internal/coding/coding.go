@@ -1,7 +1,11 @@
-package fetch
+// Package coding undoes the content codings of HTTP bodies (RFC 9110, section 8.4): gzip, deflate, br and zstd, one on top
+// of another up to a limit, with a limit on what may come out.
+package coding
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -11,6 +15,12 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
+)
+
+// Errors that callers tell apart. Others say that the data is not what its coding promises.
+var (
+	ErrTooLarge = errors.New("decoded body too large")
+	ErrLayers   = errors.New("too many content codings")
 )
 
 // maxLayers is how many content codings may lie on top of one another.
@@ -44,20 +54,20 @@ var (
 // nothing is what pooled decoders read, so that they keep no body alive.
 var nothing = strings.NewReader("")
 
-// stack undoes all codings of a body.
-type stack struct {
+// Reader undoes all codings of a body.
+type Reader struct {
 	io.Reader        // the innermost layer
 	name      string // the codings as the header has them
 	layers    []*layer
 }
 
-// newStack returns the decoder for the values of a Content-Encoding header,
-// each layer of which yields at most limit bytes. It returns nil when there is
-// nothing to decode or a coding is unknown, and an *Error for too many layers.
-func newStack(header []string, src io.Reader, limit int64) (*stack, error) {
+// NewReader returns a decoder for the values of a Content-Encoding header, each layer of which yields at most limit
+// bytes: then its Read returns an error that wraps ErrTooLarge. NewReader returns nil when there is nothing to decode or
+// a coding is unknown, and an error that wraps ErrLayers for too many layers.
+func NewReader(header []string, src io.Reader, limit int64) (*Reader, error) {
 	names := codingNames(header)
 	if len(names) > maxLayers {
-		return nil, fail(Decode, "decode", "%d content codings on top of one another, the limit is %d", len(names), maxLayers)
+		return nil, fmt.Errorf("%w: %d on top of one another, the limit is %d", ErrLayers, len(names), maxLayers)
 	}
 	for _, name := range names {
 		if codings[name] == nil {
@@ -67,7 +77,7 @@ func newStack(header []string, src io.Reader, limit int64) (*stack, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	s := &stack{Reader: src, name: strings.Join(names, ", ")}
+	s := &Reader{Reader: src, name: strings.Join(names, ", ")}
 	for i := len(names) - 1; i >= 0; i-- { // the last one named was applied last
 		l := newLayer(codings[names[i]], s.Reader, limit)
 		s.Reader, s.layers = l, append(s.layers, l)
@@ -89,8 +99,11 @@ func codingNames(header []string) []string {
 	return names
 }
 
-// release gives decoders and buffers back. The stack must not be read again.
-func (s *stack) release() {
+// Name is the codings as the header has them.
+func (s *Reader) Name() string { return s.name }
+
+// Release gives decoders and buffers back. The Reader must not be read again. It is safe to call twice.
+func (s *Reader) Release() {
 	for _, l := range s.layers {
 		l.release()
 	}
@@ -127,7 +140,7 @@ func (l *layer) Read(p []byte) (int, error) {
 	n, err := l.dec.Read(p)
 	l.n += int64(n)
 	if over := l.n - l.limit; over > 0 {
-		return n - int(over), fail(DecodeTooLarge, "decode", "more than the limit of %d bytes", l.limit)
+		return n - int(over), fmt.Errorf("%w: more than the limit of %d bytes", ErrTooLarge, l.limit)
 	}
 	return n, err
 }

@@ -1,4 +1,4 @@
-package filestore
+package store
 
 import (
 	"bytes"
@@ -9,14 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
-// appendRecord appends a record as one line of JSON, without newline. It yields what encoding/json does with HTML
+// AppendRecord appends a record as one line of JSON, without newline. It yields what encoding/json does with HTML
 // escaping off (a test holds it to that, for every field), in a quarter of the time: with small pages, encoding was
 // the largest part of storing them that was not the kernel's.
-func appendRecord(b []byte, r *store.Record) ([]byte, error) {
+func AppendRecord(b []byte, r *Record) ([]byte, error) {
 	if err := checkRecord(r); err != nil {
 		return b, err
 	}
@@ -39,6 +37,11 @@ func appendRecord(b []byte, r *store.Record) ([]byte, error) {
 	e.num("bytes", r.Bytes)
 	e.optStr("sha256", r.SHA256)
 	e.optStr("body", r.Body)
+	if r.Unchanged {
+		e.key("unchanged")
+		e.b = append(e.b, "true"...)
+	}
+	e.optStr("body_job", r.BodyJob)
 	e.key("fetched_at")
 	e.b = append(e.b, '"')
 	e.b, e.err = r.FetchedAt.AppendText(e.b)
@@ -59,7 +62,7 @@ func appendRecord(b []byte, r *store.Record) ([]byte, error) {
 }
 
 // checkRecord refuses what JSON would store as something else: the names by which a record is found again.
-func checkRecord(r *store.Record) error {
+func checkRecord(r *Record) error {
 	if r.ID == "" {
 		return errors.New("no id")
 	}
@@ -129,7 +132,7 @@ func (e *encoder) object(name string, fields func()) {
 	e.b = append(e.b, '}')
 }
 
-func (e *encoder) timings(t *store.Timings) {
+func (e *encoder) timings(t *Timings) {
 	e.float("dns", t.DNS)
 	e.float("connect", t.Connect)
 	e.float("tls", t.TLS)
@@ -175,7 +178,7 @@ func (e *encoder) strings(values []string) {
 	e.b = append(e.b, ']')
 }
 
-func (e *encoder) redirects(list []store.Redirect) {
+func (e *encoder) redirects(list []Redirect) {
 	if len(list) == 0 {
 		return
 	}
