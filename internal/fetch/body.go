@@ -103,6 +103,7 @@ func (b *body) Close() error {
 		return nil
 	}
 	b.err = errClosed
+	b.wire.seen = nil
 	b.release()
 	b.wire.drain()
 	b.wire.abandon()
@@ -113,15 +114,24 @@ func (b *body) Close() error {
 type wire struct {
 	x          *exchange
 	src        io.ReadCloser
-	n          int64 // bytes read so far
-	length     int64 // announced, or -1
-	persistent bool  // worth draining for the sake of its connection
-	framed     bool  // HTTP knows where the body ends
-	err        error // io.EOF or an *Error; then the exchange has ended
+	n          int64          // bytes read so far
+	length     int64          // announced, or -1
+	persistent bool           // worth draining for the sake of its connection
+	framed     bool           // HTTP knows where the body ends
+	seen       func(p []byte) // told of everything that Read returns; may be nil
+	err        error          // io.EOF or an *Error; then the exchange has ended
 }
 
 // Read implements io.Reader; after an error it returns that error again.
 func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.read(p)
+	if n > 0 && w.seen != nil {
+		w.seen(p[:n])
+	}
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}

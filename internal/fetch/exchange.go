@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,7 @@ type exchange struct {
 	waitsAt  *hostConns // where it waits for a connection, nil when it does not
 
 	trace    httptrace.ClientTrace
+	request  *http.Request // once there is an answer
 	response Response
 	body     body
 }

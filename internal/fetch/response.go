@@ -3,6 +3,7 @@ package fetch
 import (
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -10,6 +11,7 @@ import (
 type Response struct {
 	URL      string // what was asked for, without credentials and fragment
 	Status   int    // 200 and above
+	Reason   string // the reason phrase, "" when there was none
 	Header   http.Header
 	Protocol string // "HTTP/1.1" or "HTTP/2.0"
 	// RemoteAddr is the address and port that answered, "192.0.2.7:443".
@@ -62,13 +64,48 @@ func (r *Response) WireBytes() int64 {
 	return r.x.body.wire.n
 }
 
+// Sent returns the method, the target of the request line and the header fields of the request as it went out. Header
+// fields that net/http adds by itself (Content-Length, Connection) are not among them, Host is.
+func (r *Response) Sent() (method, target string, header http.Header) {
+	req := r.x.request
+	header = req.Header.Clone()
+	header.Set("Host", req.Host)
+	return req.Method, req.URL.RequestURI(), header
+}
+
+// Began returns when the exchange began.
+func (r *Response) Began() time.Time { return r.x.start }
+
+// Coded reports whether Body gives out something else than what is sent, because it undoes a content coding.
+func (r *Response) Coded() bool { return r.x.body.decoder != nil }
+
+// AsSent makes Body give out what is sent, undecoded. It must come before the first Read.
+func (r *Response) AsSent() {
+	if b := &r.x.body; b.decoder != nil {
+		b.decoder.Release()
+		b.decoder, b.err = nil, nil
+	}
+}
+
+// Watch has seen called with every piece of the body as it was sent, before Read returns what came of it. It must come
+// before the first Read; seen must not keep the slice.
+func (r *Response) Watch(seen func(p []byte)) { r.x.body.wire.seen = seen }
+
+// reason is what follows the code in a status line (RFC 9112, section 4).
+func reason(status string) string {
+	_, text, _ := strings.Cut(status, " ")
+	return text
+}
+
 // accept turns the answer to req into the exchange's Response.
 func (x *exchange) accept(req *http.Request, answer *http.Response) *Response {
 	x.rest()
 	x.inBody.Store(true)
+	x.request = req
 	x.response = Response{
 		URL:           plainURL(req.URL),
 		Status:        answer.StatusCode,
+		Reason:        reason(answer.Status),
 		Header:        answer.Header,
 		Protocol:      answer.Proto,
 		ContentType:   answer.Header.Get("Content-Type"),

@@ -70,6 +70,9 @@ type BodyMeta struct {
 	URL         string    // the URL that answered
 	ContentType string    // the Content-Type field as received, may be empty
 	Exchange    *Exchange // what was said on the wire; nil where nobody kept it, as in a copy from another store
+	// Hop says that the answer is one on the way to another (a redirect): only an ExchangeKeeper that keeps exchanges is
+	// given such a body, and no record refers to it.
+	Hop bool
 }
 
 // BodyWriter takes the decoded bytes of one body.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/canon"
@@ -35,6 +33,7 @@ type attempt struct {
 	method  string // as enqueued
 	hops    []tasks.Hop
 	at      time.Time
+	sent    []byte // the body of the exchange under way
 }
 
 // attempt begins an attempt at request i of the batch.
@@ -56,6 +55,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		return result{begun: true, verdict: verdict{step: stepBack}}
 	}
 	for {
+		a.sent = next.Body
 		resp, err := v.fetcher.Do(ctx, next)
 		if err != nil {
 			return a.unanswered(ctx, err)
@@ -69,7 +69,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		if !redirected {
 			return a.answered(ctx, resp)
 		}
-		_ = resp.Body.Close() // nobody wants the body of a redirect
+		a.passBy(ctx, resp)
 		target, err := a.follow(resp, follow)
 		if err != nil {
 			return a.failed(resp, err)
@@ -176,12 +176,32 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 		_ = resp.Body.Close()
 		return result{begun: true, verdict: v, err: h.text()}
 	}
-	ref, err := a.keepBody(ctx, resp)
+	w, err := a.openBody(ctx, resp, false)
+	if err != nil {
+		_ = resp.Body.Close()
+		return a.unkept(resp, err)
+	}
+	defer w.Abort()
+	var ref store.BodyRef
+	if err = w.take(resp); err == nil {
+		ref, err = w.Finish()
+	}
 	_ = resp.Body.Close() // after its end this frees the connection and nothing else
+	if err == nil {
+		return a.end(resp, h, ref)
+	}
+	out := a.unkept(resp, err)
+	if out.record != nil {
+		a.keepCut(w, err)
+	}
+	return out
+}
+
+// unkept ends an attempt whose body did not come to rest: by an error of the server's, which is a *fetch.Error, or else
+// of the store's.
+func (a *attempt) unkept(resp *fetch.Response, err error) result {
 	var broken *fetch.Error
 	switch {
-	case err == nil:
-		return a.end(resp, h, ref)
 	case errors.As(err, &broken):
 		return a.failed(resp, err)
 	case errors.Is(err, store.ErrRecord):
@@ -193,33 +213,6 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 
 func (a *attempt) decide(h happening) verdict {
 	return decide(h, a.past, a.request, &a.spec, a.rule, a.now(), rand.Float64())
-}
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-
-// keepBody streams the body into the store. An error of the server's is a *fetch.Error, any other is the store's.
-func (a *attempt) keepBody(ctx context.Context, resp *fetch.Response) (store.BodyRef, error) {
-	w, err := a.unit.Body(ctx, store.BodyMeta{URL: resp.URL, ContentType: resp.ContentType})
-	if err != nil {
-		return store.BodyRef{}, err
-	}
-	defer w.Abort()
-	buffer := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buffer)
-	for {
-		n, readErr := resp.Body.Read(*buffer)
-		if n > 0 {
-			if _, err := w.Write((*buffer)[:n]); err != nil {
-				return store.BodyRef{}, err
-			}
-		}
-		if errors.Is(readErr, io.EOF) {
-			return w.Finish()
-		}
-		if readErr != nil {
-			return store.BodyRef{}, readErr
-		}
-	}
 }
 
 // end asks the outcome table what follows, and writes the record if the happening is final.

@@ -32,7 +32,7 @@ func (d *delivery) visit(ctx context.Context) error {
 		leave(visit)
 		return d.storeTrouble(ctx, err)
 	}
-	v := &visitRun{delivery: d, visit: visit, unit: unit, results: make([]result, len(d.batch.Requests))}
+	v := &visitRun{delivery: d, visit: visit, unit: unit, archives: archives(unit), results: make([]result, len(d.batch.Requests))}
 	if gone != nil {
 		v.givenUp(gone)
 	} else {
@@ -65,11 +65,17 @@ func (d *delivery) inLine(busy *hosts.BusyError) error {
 // visitRun is one batch being fetched.
 type visitRun struct {
 	*delivery
-	visit   hosts.Visit
-	unit    store.Unit
-	results []result
+	visit    hosts.Visit
+	unit     store.Unit
+	archives bool // the unit keeps whole exchanges
+	results  []result
 
 	storeErr atomic.Pointer[error] // the first error of the store itself
+}
+
+func archives(u store.Unit) bool {
+	k, ok := u.(store.ExchangeKeeper)
+	return ok && k.KeepsExchanges()
 }
 
 // result is what came of one request of the batch. Its zero value says that it was not begun.
