@@ -93,10 +93,16 @@ func isTerminal(w io.Writer) bool {
 
 // snapshot turns the ledger's figures into what a display shows.
 func snapshot(s ledger.Status) progress.Snapshot {
-	return progress.Snapshot{
+	p := progress.Snapshot{
 		State: s.State, Accepted: s.Accepted, Open: s.Open, Bytes: s.Bytes, Classes: s.Classes,
 		Outcomes: map[string]int64{"ok": s.OK, "http_error": s.HTTPErr, "failed": s.Failed, "skipped": s.Skipped},
+		Large:    len(s.Large),
 	}
+	for _, body := range s.Large {
+		p.LargeHave += body.Have
+		p.LargeSize += body.Length
+	}
+	return p
 }
 
 // awaitEnd waits until the job has ended. Redis may be away meanwhile, but not come back without the job.

@@ -98,7 +98,34 @@ func printStatus(w io.Writer, s ledger.Status) {
 	for _, class := range slices.Sorted(maps.Keys(s.Classes)) {
 		fmt.Fprintf(w, "  %s %d\n", class, s.Classes[class])
 	}
+	if len(s.Large) > 0 {
+		printLarge(w, s.Large)
+	}
 }
+
+// largeListed is how many large bodies a status names.
+const largeListed = 10
+
+// printLarge lists large bodies under way, those furthest from their end first.
+func printLarge(w io.Writer, bodies []ledger.Large) {
+	fmt.Fprintf(w, "large bodies: %d\n", len(bodies))
+	for i, b := range bodies {
+		if i == largeListed {
+			fmt.Fprintf(w, "  and %d more\n", len(bodies)-i)
+			return
+		}
+		how := "by " + b.Worker
+		if b.Cut {
+			how = "cut, to go on"
+		} else if age := time.Since(b.Time()).Round(time.Second); age > stalled {
+			how += fmt.Sprintf(", not heard of for %s", age)
+		}
+		fmt.Fprintf(w, "  %3d%% of %d bytes, %s: %s\n", 100*b.Have/max(b.Length, 1), b.Length, how, b.URL)
+	}
+}
+
+// stalled is the age of a note on a large body from which on its worker may be gone.
+const stalled = 15 * time.Second
 
 // unknownJob says where a job was looked for, and explains other errors of Redis.
 func unknownJob(err error, rdb redis.UniversalClient) error {

@@ -43,10 +43,13 @@ func (r *Request) method() string {
 	return r.Method
 }
 
+// AcceptEncoding is the field of that name in requests whose body is decoded.
+const AcceptEncoding = "gzip, deflate, br, zstd"
+
 // The values sent with every request; net/http does not change them.
 var (
 	acceptAny      = []string{"*/*"}
-	acceptEncoding = []string{"gzip, deflate, br, zstd"}
+	acceptEncoding = []string{AcceptEncoding}
 )
 
 // connectionHeaders belong to the connection, not to the caller (RFC 9110

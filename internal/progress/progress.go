@@ -30,6 +30,8 @@ type Snapshot struct {
 	ListDone, ListTotal  int64            // bytes of the list; a total of 0 is unknown (standard input)
 	HeldBack             string           // what holds the run back: "host limits (--host-rate, --host-conns)"
 	InFlight             int              // requests being fetched now
+	Large                int              // large bodies under way, or cut and to go on
+	LargeHave, LargeSize int64            // bytes of them that are there, and in all
 }
 
 // done is the number of requests that have their record.

@@ -264,3 +264,10 @@ func TestHostileTextCannotMoveTheCursor(t *testing.T) {
 		}
 	}
 }
+
+func TestLargeBodiesOnTheirWayAreShown(t *testing.T) {
+	v := view{Snapshot: Snapshot{Large: 2, LargeHave: 600 << 20, LargeSize: 2458 << 20}, rate: &rate{}}
+	if got, want := v.line(), "large bodies: 2, 600 MiB of 2.4 GiB"; !strings.HasSuffix(got, want) {
+		t.Errorf("%q does not end in %q", got, want)
+	}
+}

@@ -120,6 +120,9 @@ func (v view) notes() []string {
 	if v.HeldBack != "" {
 		notes = append(notes, "held back by "+v.HeldBack)
 	}
+	if v.Large > 0 {
+		notes = append(notes, fmt.Sprintf("large bodies: %d, %s of %s", v.Large, size(float64(v.LargeHave)), size(float64(v.LargeSize))))
+	}
 	if v.Listing && v.ListTotal > 0 {
 		notes = append(notes, fmt.Sprintf("reading the list %d%%", min(100, 100*v.ListDone/v.ListTotal)))
 	} else if v.Listing {

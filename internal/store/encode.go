@@ -42,6 +42,7 @@ func AppendRecord(b []byte, r *Record) ([]byte, error) {
 		e.b = append(e.b, "true"...)
 	}
 	e.optStr("body_job", r.BodyJob)
+	e.optNum("resumed", int64(r.Resumed))
 	e.key("fetched_at")
 	e.b = append(e.b, '"')
 	e.b, e.err = r.FetchedAt.AppendText(e.b)

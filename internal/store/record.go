@@ -40,8 +40,10 @@ type Record struct {
 	Body        string              `json:"body,omitempty"` // path of the body, relative to the job's folder
 	// Unchanged says that the origin answered 304 to a conditional request (RFC 9110, section 13.1): Bytes, SHA256 and
 	// Body are those of the earlier body, which lies in the job that BodyJob names.
-	Unchanged  bool            `json:"unchanged,omitempty"`
-	BodyJob    string          `json:"body_job,omitempty"` // job in whose folder Body is, "" = Job
+	Unchanged bool   `json:"unchanged,omitempty"`
+	BodyJob   string `json:"body_job,omitempty"` // job in whose folder Body is, "" = Job
+	// Resumed is how often the transfer of the body was cut and went on from there.
+	Resumed    int             `json:"resumed,omitempty"`
 	FetchedAt  time.Time       `json:"fetched_at"`
 	ElapsedMS  float64         `json:"elapsed_ms"` // of the last exchange, whole
 	Timings    *Timings        `json:"timings,omitempty"`

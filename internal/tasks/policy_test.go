@@ -156,6 +156,7 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		"--method": func(s *Spec) { s.Method = "HEAD" }, "--header": func(s *Spec) { s.Header = Header{"A": {"1"}} },
 		"--data": func(s *Spec) { s.Data = []byte("x") }, "--robots": func(s *Spec) { s.Robots = "ignore" },
 		"--user-agent": func(s *Spec) { s.UserAgent = "x" }, "--no-dedupe": func(s *Spec) { s.NoDedupe = true },
+		"--resume-above": func(s *Spec) { s.ResumeAbove = ResumeNever },
 	}
 	if got, want := len(change), len(DefaultSpec().fields()); got != want {
 		t.Errorf("%d fields changed here, %d compared", got, want)

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -31,6 +32,20 @@ type Spec struct {
 	Robots    string   `json:"robots"`         // "obey" or "ignore"
 	UserAgent string   `json:"user_agent,omitempty"`
 	NoDedupe  bool     `json:"no_dedupe,omitempty"`
+	// ResumeAbove is the size in bytes from which on a body whose transfer is cut goes on from where it was;
+	// 0 = DefaultResumeAbove, ResumeNever = none does.
+	ResumeAbove int64 `json:"resume_above,omitempty"`
+}
+
+// The special values of Spec.ResumeAbove.
+const (
+	DefaultResumeAbove = 8 << 20
+	ResumeNever        = -1
+)
+
+// Resumes reports whether a body of so many bytes goes on from where it was when its transfer is cut.
+func (s *Spec) Resumes(length int64) bool {
+	return s.ResumeAbove != ResumeNever && length >= cmp.Or(s.ResumeAbove, DefaultResumeAbove)
 }
 
 // The bounds of a rate, in requests per second beside 0. They are those of the fleet's rules (hosts/rules), which this package
@@ -68,6 +83,8 @@ func (s Spec) Validate() error {
 		return fmt.Errorf("--patience %s, --timeout %s, --max-time %s: must be above 0", s.Patience, s.Timeout, s.MaxTime)
 	case s.MaxBody <= 0:
 		return fmt.Errorf("--max-body %d: must be above 0", s.MaxBody)
+	case s.ResumeAbove < ResumeNever:
+		return fmt.Errorf("--resume-above %d: 0 (never) or more", s.ResumeAbove)
 	case s.Robots != "obey" && s.Robots != "ignore":
 		return fmt.Errorf("--robots %q: obey or ignore", s.Robots)
 	}
@@ -142,6 +159,7 @@ func (s Spec) fields() map[string]string {
 		"--max-time": s.MaxTime.String(), "--max-body": fmt.Sprint(s.MaxBody), "--method": s.Method,
 		"--header": string(header), "--data": fmt.Sprintf("%q", s.Data), "--robots": s.Robots,
 		"--user-agent": orNone(s.UserAgent), "--no-dedupe": fmt.Sprint(s.NoDedupe),
+		"--resume-above": fmt.Sprint(max(0, cmp.Or(s.ResumeAbove, DefaultResumeAbove))),
 	}
 }
 

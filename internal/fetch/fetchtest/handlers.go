@@ -33,6 +33,7 @@ var builtin = map[string]handler{
 	"deflate":     encoded,
 	"bomb":        bomb,
 	"large":       large,
+	"resumable":   resumable,
 	"headers":     headers,
 	"echo":        echo,
 }

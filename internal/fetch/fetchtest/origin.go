@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // Origin is a running server. All of these paths are always there:
@@ -33,6 +34,8 @@ import (
 //	/gzip /br /zstd /deflate  a page, so encoded; ?size=N, ?raw=1 for deflate without zlib
 //	/bomb?mb=N&coding=C       N MiB of zeros (64) encoded as C (gzip)
 //	/large?mb=N&chunked=1     N MiB, streamed
+//	/resumable?kb=N&every=M   N KiB, known by an ETag, asked for in ranges; each answer breaks off after M KiB;
+//	                          seed=S other bytes, by=date|nothing Last-Modified instead, or neither
 //	/headers                  the request's headers as JSON
 //	/echo                     method, host, uri, headers and body as JSON
 //
@@ -45,6 +48,7 @@ type Origin struct {
 	cancel context.CancelFunc
 
 	serving sync.WaitGroup
+	sent    atomic.Int64 // bytes of bodies, by /resumable
 
 	mu     sync.Mutex
 	hosts  map[string]bool             // addresses listened on

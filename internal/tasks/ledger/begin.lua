@@ -8,7 +8,8 @@
 --      which the batch is a suspect, 0 = it never is, 4 token of this delivery, 5 1 = beside other suspects, else 0
 -- Returns {state, now in ms, ...}:
 --   {'open', now, deliveries begun and not returned (this one included), generation, base, waits, waits since, store,
---    what went wrong last, µs for which care is taken of the host, those begun earlier that were beside suspects}
+--    what went wrong last, µs for which care is taken of the host, those begun earlier that were beside suspects,
+--    1 = the job has had large bodies}
 --     base: asynq's retry count when the batch was replayed; waits: in a row, as noted by return.lua; -1 = nothing noted
 --   {'archived', now, what finish.lua noted}  the batch's one request had its last attempt
 --   {'closed', now}                           finished, or never accepted
@@ -16,7 +17,7 @@
 --   {'unknown', now}                          there is no such job
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local stats = redis.call('HMGET', KEYS[1], 'created', 'store')
+local stats = redis.call('HMGET', KEYS[1], 'created', 'store', 'large')
 if not stats[1] then return { 'unknown', now } end
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
   local noted = redis.call('HGET', KEYS[6], ARGV[1])
@@ -48,4 +49,4 @@ if noted then
 end
 local care = math.max(0, tonumber(redis.call('HGET', KEYS[8], 'care') or '0') - time[1] * 1000000 - time[2])
 return { 'open', now, begun, tonumber(generation), tonumber(base), waits, since, stats[2] or '', text,
-  care, company }
+  care, company, tonumber(stats[3] or '0') }

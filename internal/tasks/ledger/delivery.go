@@ -62,6 +62,7 @@ type Delivery struct {
 	LastError  string        // what Tried noted last
 	Care       time.Duration // for how long those without limits are to ask at the batch's host, too: see Start.Host
 	Archived   Note          // when archived
+	Large      bool          // the job has had large bodies: see LargeOf
 	note       string
 }
 
@@ -114,6 +115,7 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (Delivery, error) {
 		d.Base = int(n(4))
 		d.Waits, d.WaitSince, d.Store, d.LastError = int(n(5)), n(6), res[7].(string), res[8].(string)
 		d.Care, d.Company = time.Duration(n(9))*time.Microsecond, int(n(10))
+		d.Large = n(11) == 1
 	}
 	return d, nil
 }

@@ -12,7 +12,7 @@ const (
 type keys struct {
 	prefix      string
 	spec        string // STRING the policy, JSON
-	stats       string // HASH counters; created, sealed, ended (ms); store; seen_sets
+	stats       string // HASH counters; created, sealed, ended (ms); store; seen_sets; large (1: it had large bodies)
 	open        string // HASH batch → number of requests
 	outbox      string // HASH batch → "DUE|SINCE|payload" (ms), until asynq has it
 	begun       string // HASH batch → "COUNT COMPANY TOKEN": deliveries begun and neither finished nor returned, those beside suspects, the last
@@ -21,6 +21,7 @@ type keys struct {
 	archived    string // HASH batch → note, of those whose last attempt failed
 	bases       string // HASH batch → asynq's retry count at its replay
 	pace        string // HASH ten-second span → requests recorded
+	large       string // HASH request → how far its large body is, JSON
 	seen        string // prefix of the SETs of request hashes
 }
 
@@ -29,7 +30,7 @@ func keysOf(job tasks.JobID) keys {
 	return keys{
 		prefix: p, spec: p + "spec", stats: p + "stats", open: p + "open", outbox: p + "outbox",
 		begun: p + "begun", waits: p + "waits", generations: p + "generations",
-		archived: p + "archived", bases: p + "bases", pace: p + "pace", seen: p + "seen:",
+		archived: p + "archived", bases: p + "bases", pace: p + "pace", large: p + "large", seen: p + "seen:",
 	}
 }
 

@@ -7,11 +7,14 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the scripts
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,6 +227,7 @@ type Status struct {
 	Store    string           `json:"store,omitempty"`
 	Created  time.Time        `json:"created"`
 	Ended    *time.Time       `json:"ended,omitempty"`
+	Large    []Large          `json:"large,omitempty"` // bodies under way or cut, those furthest from their end first
 }
 
 // Recorded is the number of requests with an outcome.
@@ -262,7 +266,14 @@ func (l *Ledger) Status(ctx context.Context, job tasks.JobID) (Status, error) {
 		at := time.UnixMilli(n("ended")).UTC()
 		s.Ended = &at
 	}
-	return s, nil
+	if v["large"] == "" || v["ended"] != "" {
+		return s, nil
+	}
+	large, err := l.LargeBodies(ctx, job)
+	s.Large = slices.SortedFunc(maps.Values(large), func(a, b Large) int {
+		return cmp.Or(cmp.Compare(b.Length-b.Have, a.Length-a.Have), cmp.Compare(a.URL, b.URL))
+	})
+	return s, err
 }
 
 // paceOf is the mean rate over the last six whole ten-second spans and the one under way.

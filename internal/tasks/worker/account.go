@@ -245,6 +245,7 @@ func (d *delivery) finish(ctx context.Context, a *store.Account) error {
 	if first {
 		d.follow(ctx, f)
 		d.dropBodies(ctx, a)
+		d.forgetLarge(ctx, a)
 	}
 	if ended {
 		d.ended(ctx)
@@ -262,6 +263,11 @@ func (d *delivery) ended(ctx context.Context) {
 	d.log.Info().Str("job", string(d.batch.Job)).Msg("job ended")
 	if _, err := d.store.Sweep(ctx, string(d.batch.Job), time.Minute); err != nil {
 		d.log.Warn().Str("job", string(d.batch.Job)).Err(err).Msg("store not swept")
+	}
+	if d.state.Large || d.large.Load() {
+		if err := d.ledger.ForgetLarge(ctx, d.batch.Job); err != nil {
+			d.log.Debug().Err(err).Msg("notes on large bodies left in Redis")
+		}
 	}
 }
 

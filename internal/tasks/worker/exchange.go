@@ -34,6 +34,7 @@ type attempt struct {
 	hops    []tasks.Hop
 	at      time.Time
 	sent    []byte // the body of the exchange under way
+	part    partial
 }
 
 // attempt begins an attempt at request i of the batch.
@@ -54,9 +55,13 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 	if err != nil { // Redis is away
 		return result{begun: true, verdict: verdict{step: stepBack}}
 	}
+	if err := a.takePart(ctx); err != nil {
+		return a.unkept(nil, err)
+	}
+	defer a.releasePart()
 	for {
 		a.sent = next.Body
-		resp, err := v.fetcher.Do(ctx, next)
+		resp, err := v.fetcher.Do(ctx, a.ranged(next))
 		if err != nil {
 			return a.unanswered(ctx, err)
 		}
@@ -65,6 +70,16 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 		if err != nil {
 			_ = resp.Body.Close()
 			return a.failed(resp, err)
+		}
+		if a.misfits(resp) {
+			_ = resp.Body.Close()
+			if err := a.dropPart(); err != nil {
+				return a.unkept(resp, err)
+			}
+			if v.visit.Turn(start) != nil {
+				return result{begun: true, verdict: verdict{step: stepBack}}
+			}
+			continue
 		}
 		if !redirected {
 			return a.answered(ctx, resp)
@@ -176,7 +191,14 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 		_ = resp.Body.Close()
 		return result{begun: true, verdict: v, err: h.text()}
 	}
-	w, err := a.openBody(ctx, resp, false)
+	large, err := a.openPart(ctx, resp)
+	if large && err == nil {
+		return a.download(ctx, resp)
+	}
+	var w *keeper
+	if err == nil {
+		w, err = a.openBody(ctx, resp, false)
+	}
 	if err != nil {
 		_ = resp.Body.Close()
 		return a.unkept(resp, err)

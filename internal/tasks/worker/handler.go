@@ -31,6 +31,8 @@ type handler struct {
 	dispatcher    *dispatch.Dispatcher
 	inspector     *asynq.Inspector
 	store         store.Store
+	parts         store.Resumer // the same, nil where it keeps no parts of bodies
+	downloads     downloads
 	fetcher       *fetch.Fetcher
 	gate          Gate
 	rules         func(host string) rules.Rule // nil: there are none
@@ -125,6 +127,7 @@ type delivery struct {
 	counted    bool      // the ledger counts it, or may do so, among those begun and neither finished nor given back
 	began      time.Time // local, at the moment of state.Now
 	past       past
+	large      atomic.Bool // a large body was on its way
 	generation int
 	single     tasks.RequestID // of the batch's one request, "" for batches of more
 }

@@ -56,6 +56,7 @@ type happening struct {
 	asked      bool // the server asked for a wait, of retryAfter
 	retryAfter time.Duration
 	canceled   bool // we gave it up ourselves
+	moved      bool // it has moved a large body on, whose beginning is kept
 }
 
 // delay is how long to wait before the n-th try again. What the server asked for wins over the backoff, up to a cap; a
@@ -147,6 +148,9 @@ func decide(h happening, p past, r *tasks.Request, spec *tasks.Spec, rule tasks.
 	}
 	if h.ok() || !retries(h, rule) {
 		return record
+	}
+	if h.moved {
+		return verdict{step: stepWait, delay: h.delay(spec.Backoff, 1, random), past: past{attempts: p.attempts}}
 	}
 	if told[h.status] && h.class == "" {
 		since := time.UnixMilli(p.waitSince)

@@ -295,3 +295,16 @@ func TestHistoryIsPayloadPlusWhatAsynqCounted(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAttemptThatMovedALargeBodyOnDoesNotCount(t *testing.T) {
+	h := happening{class: string(fetch.BodyCut), message: "m", moved: true}
+	got := verdictOn(t, h, past{attempts: 4, waits: 3, waitSince: 5}, plainSpec())
+	want := verdict{step: stepWait, delay: time.Second, past: past{attempts: 4}}
+	if got.step != want.step || got.delay != want.delay || got.past != want.past {
+		t.Errorf("verdict %+v, want %+v", got, want)
+	}
+	h.class = string(fetch.Decode)
+	if got := verdictOn(t, h, past{}, plainSpec()); got.step != stepRecord {
+		t.Errorf("verdict on what is never tried again: %+v", got)
+	}
+}

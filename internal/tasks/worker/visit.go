@@ -8,6 +8,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
@@ -36,6 +37,7 @@ func (d *delivery) visit(ctx context.Context) error {
 	if gone != nil {
 		v.givenUp(gone)
 	} else {
+		v.begun = d.begunBodies(ctx)
 		v.fetchAll(ctx)
 		v.tellRefused()
 		leave(visit)
@@ -67,7 +69,8 @@ type visitRun struct {
 	*delivery
 	visit    hosts.Visit
 	unit     store.Unit
-	archives bool // the unit keeps whole exchanges
+	archives bool                     // the unit keeps whole exchanges
+	begun    map[tasks.RequestID]bool // those of which the beginning of a body may be kept
 	results  []result
 
 	storeErr atomic.Pointer[error] // the first error of the store itself

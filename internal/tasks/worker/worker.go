@@ -108,6 +108,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 		specs: newSpecs(l), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
+	h.parts, _ = o.Store.(store.Resumer)
 	h.stopping, w.stop = context.WithCancel(context.Background())
 	h.halted, w.halt = context.WithCancel(context.Background())
 	h.quit, w.quit = context.WithCancel(context.Background())
@@ -131,7 +132,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	w.probeRedis(ctx) // before the first batch is taken
-	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead, w.sweepStore, w.opts.Gate.Run} {
+	for _, loop := range []func(context.Context){w.watchRedis, w.watchStore, w.sweepOutbox, w.sweepDead, w.sweepStore, w.tellDownloads, w.opts.Gate.Run} {
 		loops.Go(func() { loop(background) })
 	}
 	err := w.serve(ctx)

@@ -1,0 +1,389 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/coding"
+	"github.com/fetchfleet/fetchfleet/internal/fetch"
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+)
+
+// A large body is kept as sent in a part, which outlives the attempt: when the transfer is cut, whoever tries again asks
+// for the rest of it (Range with If-Range, RFC 9110, sections 14.2 and 13.1.5). What differs by then starts over.
+
+// movedOn is how many bytes an attempt has to add to a body for not being counted. A body has an end, so this does, too.
+const movedOn = 1 << 20
+
+// partial is the part of a large body in the hands of an attempt. Its zero value holds nothing.
+type partial struct {
+	store.Part
+	asked bool // the exchange under way asks for what is missing
+	moves *download
+}
+
+// takePart takes what an earlier attempt kept of the request's body. Without it the body is fetched from its beginning.
+func (a *attempt) takePart(ctx context.Context) error {
+	if !a.begun[a.id] {
+		return nil
+	}
+	part, err := a.parts.Part(ctx, string(a.batch.Job), string(a.id))
+	if errors.Is(err, store.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.part.Part = part
+	return nil
+}
+
+// begunBodies are the requests of the batch of which the beginning of a body may be kept.
+func (d *delivery) begunBodies(ctx context.Context) map[tasks.RequestID]bool {
+	if d.parts == nil || !d.state.Large {
+		return nil
+	}
+	ids := make([]tasks.RequestID, len(d.batch.Requests))
+	for i := range d.batch.Requests {
+		ids[i], _, _ = d.batch.Requests[i].Identity(d.batch.Job, &d.spec)
+	}
+	begun, err := d.ledger.LargeOf(ctx, d.batch.Job, ids)
+	if err != nil { // then they start over
+		d.log.Debug().Err(err).Msg("kept bodies not looked for")
+	}
+	return begun
+}
+
+// ranged is the next exchange: for the rest of the body, where its beginning is kept and this is where it came from.
+func (a *attempt) ranged(next *fetch.Request) *fetch.Request {
+	a.part.asked = false
+	if a.part.Part == nil || a.part.Size() == 0 {
+		return next
+	}
+	n := a.part.Note()
+	if next.Method != http.MethodGet || n.URL != next.URL || a.part.Size() >= n.Length || conditional(next.Header) {
+		return next
+	}
+	rest := *next
+	rest.Header = maps.Clone(next.Header)
+	if rest.Header == nil {
+		rest.Header = http.Header{}
+	}
+	rest.Header.Set("Range", fmt.Sprintf("bytes=%d-", a.part.Size()))
+	rest.Header.Set("If-Range", n.ETag)
+	if n.ETag == "" {
+		rest.Header.Set("If-Range", n.LastModified)
+	}
+	if rest.Header.Get("Accept-Encoding") == "" {
+		rest.Header.Set("Accept-Encoding", fetch.AcceptEncoding) // as at first: another coding has other bytes
+	}
+	a.part.asked = true
+	return &rest
+}
+
+// conditional reports whether a request has conditions or ranges of its own (RFC 9110, sections 13.1 and 14.2).
+func conditional(h http.Header) bool {
+	for name := range h {
+		switch http.CanonicalHeaderKey(name) {
+		case "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since":
+			return true
+		}
+	}
+	return false
+}
+
+// misfits reports whether an answer to a ranged exchange is of no use: it is not the rest of what is kept.
+func (a *attempt) misfits(resp *fetch.Response) bool {
+	switch {
+	case !a.part.asked:
+		return false
+	case resp.Status == http.StatusRequestedRangeNotSatisfiable:
+		return true
+	case resp.Status != http.StatusPartialContent:
+		return false
+	}
+	n := a.part.Note()
+	from, length, ok := contentRange(resp.Header.Get("Content-Range"))
+	etag := resp.Header.Get("Etag")
+	code := strings.Join(resp.Header["Content-Encoding"], ", ")
+	return !ok || from != a.part.Size() || length != n.Length || etag != "" && n.ETag != "" && etag != n.ETag ||
+		code != "" && code != n.Coding
+}
+
+// contentRange reads "bytes FROM-TO/LENGTH" (RFC 9110, section 14.4).
+func contentRange(field string) (from, length int64, ok bool) {
+	unit, rest, _ := strings.Cut(field, " ")
+	span, total, _ := strings.Cut(rest, "/")
+	first, last, _ := strings.Cut(span, "-")
+	from, err1 := strconv.ParseInt(first, 10, 64)
+	to, err2 := strconv.ParseInt(last, 10, 64)
+	length, err3 := strconv.ParseInt(total, 10, 64)
+	return from, length, strings.EqualFold(unit, "bytes") && errors.Join(err1, err2, err3) == nil && from >= 0 && to >= from && to < length
+}
+
+// resumable says what a part of this answer's body would be of; ok is false where it could not go on: the answer does
+// not say how long it is, or nothing by which its body is known again for sure.
+func (a *attempt) resumable(resp *fetch.Response) (n store.PartNote, ok bool) {
+	n = store.PartNote{URL: resp.URL, ETag: resp.Header.Get("Etag"), Length: resp.ContentLength,
+		Coding: strings.Join(resp.Header["Content-Encoding"], ", ")}
+	if strings.HasPrefix(n.ETag, "W/") { // weak: the same meaning, not the same bytes
+		n.ETag = ""
+	}
+	if n.ETag == "" && settled(resp.Header) {
+		n.LastModified = resp.Header.Get("Last-Modified")
+	}
+	method, _, sent := resp.Sent()
+	return n, a.parts != nil && resp.Status == http.StatusOK && method == http.MethodGet && !conditional(sent) &&
+		n.ETag+n.LastModified != "" && a.spec.Resumes(n.Length) && n.Length <= a.spec.MaxBody &&
+		!strings.EqualFold(resp.Header.Get("Accept-Ranges"), "none")
+}
+
+// settled reports whether Last-Modified tells one version of a body from the next: it is a minute older than the answer
+// (RFC 9110, section 8.8.2.2).
+func settled(h http.Header) bool {
+	modified, err1 := http.ParseTime(h.Get("Last-Modified"))
+	date, err2 := http.ParseTime(h.Get("Date"))
+	return err1 == nil && err2 == nil && date.Sub(modified) >= time.Minute
+}
+
+// openPart decides where the body of an answer goes: to a part, when it says true.
+func (a *attempt) openPart(ctx context.Context, resp *fetch.Response) (bool, error) {
+	stretch := store.Stretch{At: resp.Began().UTC()}
+	if a.archives {
+		stretch.Exchange = exchangeOf(resp, a.sent)
+	}
+	if a.part.asked && resp.Status == http.StatusPartialContent {
+		stretch.From = a.part.Size()
+		return true, a.part.Stretch(stretch)
+	}
+	note, ok := a.resumable(resp)
+	if !ok {
+		return false, a.dropPart()
+	}
+	if a.part.Part == nil {
+		part, err := a.parts.Part(ctx, string(a.batch.Job), string(a.id))
+		if errors.Is(err, store.ErrBusy) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		a.part.Part = part
+	}
+	note.Stretches = []store.Stretch{stretch}
+	return true, a.part.Begin(note)
+}
+
+// dropPart forgets what is kept of a body that is not the body any more.
+func (a *attempt) dropPart() error {
+	if a.part.Part == nil {
+		return nil
+	}
+	part := a.part.Part
+	a.part = partial{}
+	return part.Drop()
+}
+
+// releasePart keeps what there is for another attempt.
+func (a *attempt) releasePart() {
+	if a.part.Part == nil {
+		return
+	}
+	if err := a.part.Release(); err != nil {
+		a.storeErr.CompareAndSwap(nil, &err)
+	}
+}
+
+// download streams an answer's body into the part, and ends the attempt.
+func (a *attempt) download(ctx context.Context, resp *fetch.Response) result {
+	defer func() { _ = resp.Body.Close() }()
+	from, length := a.part.Size(), a.part.Note().Length
+	a.noteDownload(ctx, resp.URL, from, length)
+	resp.AsSent()
+	err := stream(resp.Body, growing{a.part})
+	a.downloads.remove(a.part.moves)
+	if err == nil && a.part.Size() != length {
+		err = &fetch.Error{Class: fetch.BodyCut, Op: "body",
+			Err: fmt.Errorf("%d of %d bytes came", a.part.Size()-from, length-from)}
+	}
+	if err != nil {
+		return a.cutOff(ctx, resp, err, a.part.Size()-from)
+	}
+	stretches := a.part.Note().Stretches
+	ref, err := a.whole(ctx, resp)
+	if err != nil {
+		return a.unkept(resp, err)
+	}
+	out := a.end(resp, happening{status: http.StatusOK}, ref)
+	if len(stretches) > 1 {
+		out.record.Resumed = len(stretches) - 1
+		out.record.Headers = wholeHeader(resp.Header, length)
+	}
+	return out
+}
+
+// wholeHeader is what describes a body that came in pieces (RFC 9110, section 15.3.7.3).
+func wholeHeader(last http.Header, length int64) http.Header {
+	h := maps.Clone(last)
+	h.Del("Content-Range")
+	h.Set("Content-Length", strconv.FormatInt(length, 10))
+	return h
+}
+
+// cutOff ends an attempt whose body was cut. One that has moved the body on was not in vain, and does not count.
+func (a *attempt) cutOff(ctx context.Context, resp *fetch.Response, err error, moved int64) result {
+	have := a.part.Size()
+	a.releasePart()
+	cut := a.part.moves.large(a.name)
+	cut.Have, cut.Cut = have, true
+	a.tellLarge(ctx, cut, a.id)
+	var broken *fetch.Error
+	if !errors.As(err, &broken) {
+		return a.unkept(resp, err)
+	}
+	h := happening{class: string(broken.Class), canceled: broken.Class == fetch.Canceled, moved: moved >= movedOn,
+		message: fmt.Sprintf("%v (%d of %d bytes are kept)", err, have, cut.Length)}
+	return a.end(resp, h, store.BodyRef{})
+}
+
+// whole makes a part that is whole the body of the request.
+func (a *attempt) whole(ctx context.Context, resp *fetch.Response) (store.BodyRef, error) {
+	note := a.part.Note()
+	meta := store.BodyMeta{URL: note.URL, ContentType: resp.ContentType}
+	if first := note.Stretches[0].Exchange; first != nil {
+		meta.Exchange = first
+	}
+	if note.Coding == "" || strings.EqualFold(note.Coding, "identity") {
+		ref, err := a.part.Adopt(ctx, a.unit, meta)
+		if err == nil {
+			a.part = partial{moves: a.part.moves}
+		}
+		return ref, err
+	}
+	return a.decoded(ctx, meta, note)
+}
+
+// decoded keeps the body of a part that is coded.
+func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.PartNote) (store.BodyRef, error) {
+	sent, err := a.part.Open()
+	if err != nil {
+		return store.BodyRef{}, err
+	}
+	defer func() { _ = sent.Close() }()
+	w, err := a.unit.Body(ctx, meta)
+	if err != nil {
+		return store.BodyRef{}, err
+	}
+	k := &keeper{BodyWriter: w}
+	defer k.Abort()
+	source := io.Reader(sent)
+	if k.archive, _ = w.(store.ExchangeWriter); k.archive != nil && meta.Exchange != nil && meta.Exchange.Coded {
+		source = io.TeeReader(sent, seen(k.sent))
+	}
+	if err := decode(note.Coding, source, k, a.spec.MaxBody); err != nil {
+		return store.BodyRef{}, err
+	}
+	ref, err := k.Finish()
+	if err != nil {
+		return ref, err
+	}
+	return ref, a.dropPart()
+}
+
+// decode undoes the codings that are known. What is wrong with the data is an error of the server's.
+func decode(codings string, sent io.Reader, to io.Writer, limit int64) error {
+	source := sent
+	plain, err := coding.NewReader([]string{codings}, sent, limit)
+	if plain != nil {
+		defer plain.Release()
+		source = plain
+	}
+	if err == nil {
+		err = stream(broken{source}, to)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, sent) // what follows the coding's own end was sent, too
+	}
+	return err
+}
+
+// broken makes errors of decoding what they are to the outcome table.
+type broken struct{ io.Reader }
+
+// Read returns errors as those of the exchange.
+func (b broken) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	switch {
+	case err == nil, err == io.EOF:
+	case errors.Is(err, coding.ErrTooLarge):
+		err = &fetch.Error{Class: fetch.DecodeTooLarge, Op: "decode", Err: err}
+	default:
+		err = &fetch.Error{Class: fetch.Decode, Op: "decode", Err: err}
+	}
+	return n, err
+}
+
+// seen is a function as an io.Writer.
+type seen func(p []byte)
+
+// Write never fails: whoever owns the function knows.
+func (s seen) Write(p []byte) (int, error) {
+	s(p)
+	return len(p), nil
+}
+
+// growing is a part that tells how far it is.
+type growing struct{ partial }
+
+// Write appends.
+func (g growing) Write(p []byte) (int, error) {
+	n, err := g.Part.Write(p)
+	g.moves.have.Add(int64(n))
+	return n, err
+}
+
+// noteDownload makes it known that a large body is on its way.
+func (a *attempt) noteDownload(ctx context.Context, url string, have, length int64) {
+	a.part.moves = &download{job: a.batch.Job, id: a.id, url: url, length: length}
+	a.part.moves.have.Store(have)
+	a.downloads.add(a.part.moves)
+	a.tellLarge(ctx, a.part.moves.large(a.name), a.id)
+}
+
+// tellLarge notes how far a large body is. Where Redis does not answer soon, the next look will tell.
+func (d *delivery) tellLarge(ctx context.Context, l ledger.Large, id tasks.RequestID) {
+	d.large.Store(true)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := d.ledger.NoteLarge(ctx, d.batch.Job, map[tasks.RequestID]ledger.Large{id: l}); err != nil {
+		d.log.Debug().Err(err).Msg("large body not noted")
+	}
+}
+
+// forgetLarge drops the notes on bodies that are recorded.
+func (d *delivery) forgetLarge(ctx context.Context, a *store.Account) {
+	if !d.large.Load() && !d.state.Large {
+		return
+	}
+	var ids []tasks.RequestID
+	for _, e := range a.Entries {
+		if e.Fate == store.Recorded {
+			ids = append(ids, tasks.RequestID(e.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	if err := d.ledger.ForgetLarge(ctx, d.batch.Job, ids...); err != nil {
+		d.log.Debug().Err(err).Msg("notes on large bodies left in Redis")
+	}
+}
