@@ -13,6 +13,9 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 TESTFLAGS ?= -race -p 2 -timeout 12m
 PKG       ?= ./...
 FUZZTIME  ?= 3s
+TOOLS     := .tools
+VERSITYGW := v1.8.0
+WARCIO    := 2.4.11
 
 .PHONY: help
 help: ## list the targets
@@ -31,9 +34,14 @@ test: deps ## run every test with the race detector, after installing what they 
 	$(GO) test $(TESTFLAGS) $(PKG)
 
 .PHONY: deps
-deps: ## install redis-server, jq (for the README's commands) and, for the race detector, a C compiler, where they are missing (Debian)
+deps: packages $(TOOLS)/bin/versitygw $(TOOLS)/node_modules/warcio ## install what the tests need and is missing: servers from Debian's packages, jq, a C compiler (Debian), versitygw, warcio
+
+.PHONY: packages
+packages:
 	@missing=(); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
+	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql); \
+	command -v npm >/dev/null || missing+=(nodejs npm); \
 	command -v jq >/dev/null || missing+=(jq); \
 	command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
@@ -45,6 +53,13 @@ deps: ## install redis-server, jq (for the README's commands) and, for the race 
 	echo "installing $${missing[*]}"; \
 	"$${root[@]}" apt-get update -qq; \
 	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+# The S3 server and the independent WARC reader that tests run against, at the versions they are written for.
+$(TOOLS)/bin/versitygw:
+	GOBIN=$(CURDIR)/$(TOOLS)/bin GOFLAGS= $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)
+
+$(TOOLS)/node_modules/warcio: | packages
+	npm install --prefix $(TOOLS) --no-save --no-package-lock --no-audit --no-fund --silent warcio@$(WARCIO)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (3s)
