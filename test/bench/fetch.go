@@ -30,7 +30,7 @@ func benchFetch(ctx context.Context, l *lab) error {
 			into *[]figure
 			run  func() (figure, error)
 		}{
-			{&pool, func() (figure, error) { return l.pool(list) }},
+			{&pool, func() (figure, error) { return l.pool("pool", list) }},
 			{&off, func() (figure, error) { return l.fleet(ctx, l.worker(), list, "off") }},
 			{&batch, func() (figure, error) { return l.fleet(ctx, l.worker(), list, "batch") }},
 			{&perURL, func() (figure, error) { return l.perURL(ctx, list) }},
@@ -78,12 +78,13 @@ func (l *lab) pageList(name string, n int) (string, error) {
 	return path, os.WriteFile(path, b.Bytes(), 0o644)
 }
 
-func (l *lab) pool(list string) (figure, error) {
+// pool runs one of the ceilings.
+func (l *lab) pool(role, list string) (figure, error) {
 	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
 	}
-	p, err := l.self(nil, "pool", list, dir)
+	p, err := l.self(nil, role, list, dir)
 	if err != nil {
 		return figure{}, err
 	}
@@ -96,12 +97,17 @@ func (l *lab) pool(list string) (figure, error) {
 // worker is the program that is measured.
 func (l *lab) worker() string { return filepath.Join(l.bin, "worker") }
 
-// fleet enqueues the list, then starts one worker and measures from its start to the end of the job.
+// fleet measures one worker that stores the pages of the list in files.
 func (l *lab) fleet(ctx context.Context, worker, list, sync string) (figure, error) {
 	dir, err := l.scratch()
 	if err != nil {
 		return figure{}, err
 	}
+	return l.fleetTo(ctx, worker, list, dir, sync)
+}
+
+// fleetTo enqueues the list, then starts one worker and measures from its start to the end of the job.
+func (l *lab) fleetTo(ctx context.Context, worker, list, store, sync string) (figure, error) {
 	if err := l.rdb.FlushAll(ctx).Err(); err != nil {
 		return figure{}, err
 	}
@@ -109,7 +115,7 @@ func (l *lab) fleet(ctx context.Context, worker, list, sync string) (figure, err
 		return figure{}, err
 	}
 	before := l.redis.running()
-	w, err := start(exec.Command(worker, "--redis", l.url, "--store", dir, "--sync", sync,
+	w, err := start(exec.Command(worker, "--redis", l.url, "--store", store, "--sync", sync,
 		"--allow-private", "127.0.0.0/8", "--listen", "", "--log-level", "warn"), nil)
 	if err != nil {
 		return figure{}, err

@@ -33,7 +33,7 @@ var benchmarks = []benchmark{
 }
 
 // roles are what this program does when it starts itself as another process.
-var roles = map[string]func([]string) error{"origin": runOrigin, "pool": runPool, "perurl": runPerURL}
+var roles = map[string]func([]string) error{"origin": runOrigin, "pool": runPool, "append": runAppend, "perurl": runPerURL}
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "-role" {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +19,9 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch/fetchtest"
 )
 
 // runOrigin serves 2 KiB pages, slow answers and large bodies on 127.0.0.1 to .N, and prints its port.
@@ -59,6 +64,16 @@ func originHandler() http.Handler {
 		time.Sleep(900 * time.Millisecond)
 		_, _ = io.WriteString(w, "slow")
 	})
+	mux.HandleFunc("/huge/", func(w http.ResponseWriter, r *http.Request) { // /huge/SIZE, with ?cut=N broken off after N bytes
+		size, _ := strconv.ParseInt(strings.TrimPrefix(r.URL.Path, "/huge/"), 10, 64)
+		cut, err := strconv.ParseInt(r.URL.Query().Get("cut"), 10, 64)
+		if err != nil {
+			cut = size
+		}
+		w.Header().Set("Etag", `"huge"`)
+		http.ServeContent(&cutWriter{w, cut}, r, "", time.Time{}, fetchtest.Resumable(1, size))
+	})
+	mux.HandleFunc("/sent", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, sentBytes.Load()) })
 	mux.HandleFunc("/large/", func(w http.ResponseWriter, _ *http.Request) {
 		const size = 200_000_000
 		w.Header().Set("Content-Length", strconv.Itoa(size))
@@ -71,12 +86,93 @@ func originHandler() http.Handler {
 	return mux
 }
 
+// sentBytes is how much was sent of the bodies of /huge/.
+var sentBytes atomic.Int64
+
+// cutWriter breaks an answer off after so many bytes of its body.
+type cutWriter struct {
+	http.ResponseWriter
+	left int64
+}
+
+// Write sends what may be sent.
+func (c *cutWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p[:min(int64(len(p)), c.left)])
+	sentBytes.Add(int64(n))
+	c.left -= int64(n)
+	if c.left == 0 && n < len(p) && err == nil {
+		_ = http.NewResponseController(c.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	return n, err
+}
+
 // runPool is the ceiling: a goroutine pool over net/http that reads URLs from a file and writes the bodies as files.
 func runPool(args []string) error {
-	list, dir, workers := args[0], args[1], 128
+	list, dir := args[0], args[1]
 	if err := fanOut(dir); err != nil {
 		return err
 	}
+	return pool(list, func(client *http.Client, i int, url string) error { return toFile(client, url, bodyPath(dir, i)) })
+}
+
+// runAppend is the ceiling for stores that pack: the same pool, which appends each answer to one file, as a gzip member.
+func runAppend(args []string) error {
+	f, err := os.Create(filepath.Join(args[1], "all.gz"))
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	members := sync.Pool{New: func() any { return newMember() }}
+	err = pool(args[0], func(client *http.Client, _ int, url string) error {
+		m := members.Get().(*member)
+		defer members.Put(m)
+		if err := m.fetch(client, url); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := f.Write(m.out.Bytes())
+		return err
+	})
+	return errors.Join(err, f.Close())
+}
+
+// member is a buffer for one answer, gzipped.
+type member struct {
+	out bytes.Buffer
+	zip *gzip.Writer
+}
+
+func newMember() *member {
+	zip, err := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return &member{zip: zip}
+}
+
+func (m *member) fetch(client *http.Client, url string) error {
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	m.out.Reset()
+	m.zip.Reset(&m.out)
+	fmt.Fprintf(m.zip, "%s %s\r\n", resp.Proto, resp.Status)
+	if err := resp.Header.Write(m.zip); err != nil {
+		return err
+	}
+	if _, err := io.Copy(m.zip, resp.Body); err != nil {
+		return err
+	}
+	return m.zip.Close()
+}
+
+// pool has a pool of goroutines do something with each URL of a list.
+func pool(list string, do func(client *http.Client, i int, url string) error) error {
+	const workers = 128
 	data, err := os.ReadFile(list)
 	if err != nil {
 		return err
@@ -93,7 +189,7 @@ func runPool(args []string) error {
 				if i >= len(urls) {
 					return
 				}
-				if err := toFile(client, urls[i], bodyPath(dir, i)); err != nil {
+				if err := do(client, i, urls[i]); err != nil {
 					failed.Add(1)
 				}
 			}
