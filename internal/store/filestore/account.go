@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // storedAccount is an account as it lies in accounts/UNIT.json: with what is needed to finish its commit.
@@ -55,9 +56,9 @@ func (s *Store) findAccount(ctx context.Context, job, unit string) (*storedAccou
 	if _, err := s.finishedRecords(job, unit, a); err != nil {
 		return nil, err
 	}
-	err = s.sync.settle(ctx, fi, s.accountPath(job, unit), s.jobPath(job, accountsFolder), s.jobPath(job, recordsFolder))
+	err = s.sync.Settle(ctx, fi, s.accountPath(job, unit), s.jobPath(job, accountsFolder), s.jobPath(job, recordsFolder))
 	if err != nil {
-		return nil, trouble("flush to disk", s.dir, err)
+		return nil, disk.Trouble("flush to disk", s.dir, err)
 	}
 	return a, nil
 }
@@ -73,7 +74,7 @@ func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccou
 		return nil, nil, store.ErrNotFound
 	}
 	if err != nil {
-		return nil, nil, trouble("open", path, err)
+		return nil, nil, disk.Trouble("open", path, err)
 	}
 	defer func() { _ = f.Close() }()
 	a := &storedAccount{Account: &store.Account{}}
@@ -89,7 +90,7 @@ func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccou
 	}
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, nil, trouble("stat", path, err)
+		return nil, nil, disk.Trouble("stat", path, err)
 	}
 	return a, fi, nil
 }
@@ -97,26 +98,21 @@ func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccou
 // linkAccount is the commit point: step 4 of the recipe. It says whether this account is the one now visible.
 func (s *Store) linkAccount(job, unit string, a *storedAccount) (won bool, err error) {
 	from, to := s.tmpPath(job, a.accountTmp()), s.accountPath(job, unit)
-	err = s.inFolder(filepath.Dir(to), func() error { return os.Link(from, to) })
+	err = s.folder.In(filepath.Dir(to), func() error { return os.Link(from, to) })
 	if err == nil {
 		return true, nil
 	}
 	// An error is not yet a no: over NFS an answer can be lost, and the kernel repeats the call and finds its own work.
 	// Once the temporary name is gone no link can come of it any more, and what is there now tells.
-	_ = removeTmp(from)
+	_ = disk.RemoveTmp(from)
 	there, _, rerr := s.readAccount(context.Background(), job, unit)
 	switch {
 	case rerr == nil:
 		return there.Attempt == a.Attempt, nil
-	case isNoLinks(err):
-		return false, noLinks(s.dir, err)
+	case disk.IsNoLinks(err):
+		return false, disk.NoLinks(s.dir, err)
 	}
-	return false, trouble("link account", to, err)
-}
-
-func noLinks(dir string, err error) error {
-	return fmt.Errorf("the file system of %s does not allow hard links, which commits rely on: "+
-		"choose a folder on another one: %w", dir, err)
+	return false, disk.Trouble("link account", to, err)
 }
 
 // rollForward is step 5 of the recipe, done by the unit's writer or by whoever finds its account first. Any number of
@@ -128,7 +124,7 @@ func (s *Store) rollForward(job, unit string, a *storedAccount) error {
 		return nil
 	}
 	from, to := s.tmpPath(job, a.recordsTmp(unit)), s.recordsPath(job, unit)
-	err := rename(from, to)
+	err := disk.Rename(from, to)
 	if !errors.Is(err, os.ErrNotExist) {
 		return renameTrouble(from, err)
 	}
@@ -136,10 +132,10 @@ func (s *Store) rollForward(job, unit string, a *storedAccount) error {
 		return nil
 	}
 	// Nothing there: the folder is missing, or the file was renamed between the two calls.
-	if err := s.makeFolder(filepath.Dir(to)); err != nil {
-		return trouble("create", filepath.Dir(to), err)
+	if err := s.folder.Make(filepath.Dir(to)); err != nil {
+		return disk.Trouble("create", filepath.Dir(to), err)
 	}
-	err = rename(from, to)
+	err = disk.Rename(from, to)
 	if errors.Is(err, os.ErrNotExist) {
 		_, err = os.Stat(to)
 	}
@@ -151,7 +147,7 @@ func (s *Store) rollForward(job, unit string, a *storedAccount) error {
 func (s *Store) finishedRecords(job, unit string, a *storedAccount) (path string, err error) {
 	path = s.recordsPath(job, unit)
 	err = s.rollForward(job, unit, a)
-	if err == nil || !isReadOnly(err) && !errors.Is(err, os.ErrPermission) {
+	if err == nil || !disk.IsReadOnly(err) && !errors.Is(err, os.ErrPermission) {
 		return path, err
 	}
 	for _, there := range []string{s.tmpPath(job, a.recordsTmp(unit)), path} {
@@ -166,5 +162,5 @@ func renameTrouble(from string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return trouble("rename records", from, err)
+	return disk.Trouble("rename records", from, err)
 }

@@ -3,6 +3,8 @@ package filestore
 import (
 	"errors"
 	"os"
+
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // putBody writes a small body and puts it in place. It does so while the page is at hand and not in the commit: a body
@@ -14,11 +16,11 @@ import (
 func (u *unit) putBody(name string, n int, data []byte) error {
 	s, to := u.s, u.s.bodyPath(u.job, name)
 	if !s.named.Load() {
-		err := s.inFolder(folderOf(to), func() error { return putNameless(to, data) })
+		err := s.folder.In(folderOf(to), func() error { return disk.PutNameless(to, data) })
 		switch {
 		case err == nil:
 			return nil
-		case isNoNameless(err):
+		case disk.IsNoNameless(err):
 			s.named.Store(true)
 		case !errors.Is(err, os.ErrExist):
 			return bodyTrouble("write body", to, err)
@@ -28,9 +30,9 @@ func (u *unit) putBody(name string, n int, data []byte) error {
 		// What is there was torn when the machine lost its power. Only a rename replaces it.
 	}
 	tmp := u.bodyTmp(n)
-	err := s.inFolder(u.jobTmp(), func() error { return writeFile(tmp, data) })
+	err := s.folder.In(u.jobTmp(), func() error { return disk.WriteFile(tmp, data) })
 	if err != nil {
-		_ = removeTmp(tmp) // what was written before the disk was full
+		_ = disk.RemoveTmp(tmp) // what was written before the disk was full
 		return bodyTrouble("write body", tmp, err)
 	}
 	if err := s.place(asideBody{tmp: tmp, size: int64(len(data))}, to); err != nil {
@@ -49,9 +51,9 @@ type asideBody struct {
 // place renames. A body that is in place already has the same bytes and serves as well, which matters where a file that
 // is being read cannot be replaced (Windows).
 func (s *Store) place(b asideBody, to string) error {
-	err := s.inFolder(folderOf(to), func() error { return rename(b.tmp, to) })
+	err := s.folder.In(folderOf(to), func() error { return disk.Rename(b.tmp, to) })
 	if err != nil && hasSize(b.tmp, b.size) && hasSize(to, b.size) {
-		return removeTmp(b.tmp)
+		return disk.RemoveTmp(b.tmp)
 	}
 	return err
 }

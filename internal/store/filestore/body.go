@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // bufferSize is what a body writer holds in memory: a body up to this size is one write, a longer one is streamed in
@@ -74,7 +75,7 @@ func (b *body) flush(p []byte) error {
 	}
 	b.hash.Write(p)
 	if _, err := b.file.Write(p); err != nil {
-		b.err = trouble("write body", b.path, err)
+		b.err = disk.Trouble("write body", b.path, err)
 	}
 	return b.err
 }
@@ -82,7 +83,7 @@ func (b *body) flush(p []byte) error {
 func (b *body) create() error {
 	b.path = b.u.bodyTmp(b.n)
 	b.hash = sha256.New()
-	err := b.u.s.inFolder(b.u.jobTmp(), func() (err error) {
+	err := b.u.s.folder.In(b.u.jobTmp(), func() (err error) {
 		b.file, err = os.OpenFile(b.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		return err
 	})
@@ -133,8 +134,8 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 	b.file = nil
 	ref := b.ref(b.hash.Sum(nil))
 	if err != nil {
-		_ = removeTmp(b.path)
-		return ref, trouble("write body", b.path, err)
+		_ = disk.RemoveTmp(b.path)
+		return ref, disk.Trouble("write body", b.path, err)
 	}
 	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, size: b.size})
 }
@@ -154,7 +155,7 @@ func (b *body) book(aside asideBody) error {
 	if kept {
 		return nil
 	}
-	if derr := removeTmp(aside.tmp); err == nil {
+	if derr := disk.RemoveTmp(aside.tmp); err == nil {
 		err = derr
 	}
 	if err != nil {
@@ -170,7 +171,7 @@ func (b *body) Abort() {
 	}
 	if b.file != nil {
 		_ = b.file.Close()
-		_ = removeTmp(b.path) // if it cannot be removed, Sweep will try again
+		_ = disk.RemoveTmp(b.path) // if it cannot be removed, Sweep will try again
 	}
 	b.release()
 }
@@ -182,3 +183,11 @@ func (b *body) release() {
 }
 
 var _ io.Writer = (*body)(nil)
+
+// bodyTrouble is disk.Trouble, but a name that the file system refuses is the matter of that one record.
+func bodyTrouble(op, path string, err error) error {
+	if disk.IsBadName(err) {
+		return fmt.Errorf("%s %s: %w (%w)", op, path, store.ErrRecord, err)
+	}
+	return disk.Trouble(op, path, err)
+}

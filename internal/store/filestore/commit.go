@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // Commit makes the unit visible. The recipe:
@@ -56,13 +57,13 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	}
 	u.commits++
 	stored := &storedAccount{Account: a, Attempt: u.stem + "~" + strconv.Itoa(u.commits), Records: u.count}
-	defer func() { _ = removeTmp(u.s.tmpPath(u.job, stored.accountTmp())) }()
+	defer func() { _ = disk.RemoveTmp(u.s.tmpPath(u.job, stored.accountTmp())) }()
 	u.s.at("begin")
 	if err := u.writeAside(stored); err != nil {
 		return nil, false, err
 	}
 	u.s.at("written")
-	if err := u.s.sync.barrier(ctx, u.writtenPaths(stored)); err != nil {
+	if err := u.s.sync.Barrier(ctx, u.writtenPaths(stored)); err != nil {
 		u.takeBack(stored)
 		return nil, false, u.flushTrouble(ctx, err)
 	}
@@ -88,7 +89,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 		return nil, false, err
 	}
 	u.s.at("renamed")
-	if err := u.s.sync.barrier(context.WithoutCancel(ctx), u.placedPaths()); err != nil {
+	if err := u.s.sync.Barrier(context.WithoutCancel(ctx), u.placedPaths()); err != nil {
 		return nil, false, u.flushTrouble(ctx, err)
 	}
 	u.s.at("acknowledged")
@@ -102,8 +103,8 @@ func (u *unit) writeAside(stored *storedAccount) error {
 		return fmt.Errorf("encode account: %w", err)
 	}
 	path := u.s.tmpPath(u.job, stored.accountTmp())
-	if err := u.s.inFolder(u.jobTmp(), func() error { return writeFile(path, data) }); err != nil {
-		return trouble("write account", path, err)
+	if err := u.s.folder.In(u.jobTmp(), func() error { return disk.WriteFile(path, data) }); err != nil {
+		return disk.Trouble("write account", path, err)
 	}
 	if stored.Records == 0 {
 		return nil
@@ -112,9 +113,9 @@ func (u *unit) writeAside(stored *storedAccount) error {
 	if u.spill != "" {
 		return u.renameSpill(path)
 	}
-	if err := writeFile(path, u.records); err != nil {
-		_ = removeTmp(path)
-		return trouble("write records", path, err)
+	if err := disk.WriteFile(path, u.records); err != nil {
+		_ = disk.RemoveTmp(path)
+		return disk.Trouble("write records", path, err)
 	}
 	return nil
 }
@@ -126,8 +127,8 @@ func (u *unit) renameSpill(path string) error {
 			return err
 		}
 	}
-	if err := rename(u.spill, path); err != nil {
-		return trouble("rename records", u.spill, err)
+	if err := disk.Rename(u.spill, path); err != nil {
+		return disk.Trouble("rename records", u.spill, err)
 	}
 	u.spill = path
 	return nil
@@ -135,9 +136,9 @@ func (u *unit) renameSpill(path string) error {
 
 // takeBack undoes writeAside after a failure before the commit point. Spilled records keep the name they have.
 func (u *unit) takeBack(stored *storedAccount) {
-	_ = removeTmp(u.s.tmpPath(u.job, stored.accountTmp()))
+	_ = disk.RemoveTmp(u.s.tmpPath(u.job, stored.accountTmp()))
 	if u.spill == "" {
-		_ = removeTmp(u.s.tmpPath(u.job, stored.recordsTmp(u.name)))
+		_ = disk.RemoveTmp(u.s.tmpPath(u.job, stored.recordsTmp(u.name)))
 	}
 }
 
@@ -168,12 +169,12 @@ func (u *unit) flushTrouble(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err
 	}
-	return trouble("flush to disk", u.s.dir, err)
+	return disk.Trouble("flush to disk", u.s.dir, err)
 }
 
 // writtenPaths lists what step 2 must flush where that is done by path.
 func (u *unit) writtenPaths(stored *storedAccount) []string {
-	if !byPath || u.s.sync == nil {
+	if !disk.ByPath || u.s.sync == nil {
 		return nil
 	}
 	paths := []string{u.s.tmpPath(u.job, stored.accountTmp()), u.jobTmp()}
@@ -191,7 +192,7 @@ func (u *unit) writtenPaths(stored *storedAccount) []string {
 
 // placedPaths lists the folders that step 6 must flush where that is done by path.
 func (u *unit) placedPaths() []string {
-	if !byPath || u.s.sync == nil {
+	if !disk.ByPath || u.s.sync == nil {
 		return nil
 	}
 	paths := []string{u.s.dir, filepath.Join(u.s.dir, u.job)}

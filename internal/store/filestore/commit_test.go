@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // at returns a hook that calls do once, when a commit passes step.
@@ -110,8 +111,8 @@ func TestSweptAtEachStep(t *testing.T) {
 func TestAFailedFlushFailsItsGroupAndNothingIsVisible(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	broken := errors.New("write-back failed")
-	flush := s.sync.flush
-	s.sync.flush = func([]string) error { return broken }
+	flushing := s.sync
+	s.sync = disk.NewSyncer(func([]string) error { return broken })
 	var wg sync.WaitGroup
 	begun, accounts := make([]store.Unit, 6), make([]*store.Account, 6)
 	for i := range begun {
@@ -126,7 +127,7 @@ func TestAFailedFlushFailsItsGroupAndNothingIsVisible(t *testing.T) {
 	if seen := wantUnitsWhole(t, s); len(seen) != 0 {
 		t.Errorf("units %v are visible", seen)
 	}
-	s.sync.flush = flush
+	s.sync = flushing
 	for i, u := range begun {
 		if _, won, err := u.Commit(t.Context(), accounts[i]); err != nil || !won {
 			t.Errorf("Commit again, with the disk mended: won %v, %v", won, err)
@@ -140,16 +141,16 @@ func TestAFailedFlushFailsItsGroupAndNothingIsVisible(t *testing.T) {
 func TestAFailedLastFlushIsMadeGood(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	broken := errors.New("write-back failed")
-	flush := s.sync.flush
+	flushing := s.sync
 	u, account := crashUnitBegun(t, s, 3)
-	s.step = at("linked", func() { s.sync.flush = func([]string) error { return broken } })
+	s.step = at("linked", func() { s.sync = disk.NewSyncer(func([]string) error { return broken }) })
 	if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
 		t.Fatalf("Commit = %v, want the error of the flush", err)
 	}
 	if _, err := s.Account(t.Context(), crashJob, account.Batch); !errors.Is(err, broken) {
 		t.Errorf("Account = %v of a unit that may not be durable, want the error of the flush", err)
 	}
-	s.sync.flush = flush
+	s.sync = flushing
 	if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
 		t.Errorf("Commit again: won %v, %v", won, err)
 	}
@@ -183,12 +184,12 @@ func TestSpilledRecordsSurviveAFailedCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("write-back failed")
-	flush := s.sync.flush
-	s.sync.flush = func([]string) error { return broken }
+	flushing := s.sync
+	s.sync = disk.NewSyncer(func([]string) error { return broken })
 	if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
 		t.Fatalf("Commit = %v, want the error of the flush", err)
 	}
-	s.sync.flush = flush
+	s.sync = flushing
 	if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
 		t.Fatalf("Commit again: won %v, %v", won, err)
 	}
@@ -211,14 +212,14 @@ func TestARemovedJobFolderComesBack(t *testing.T) {
 }
 
 func TestATornBodyIsReplaced(t *testing.T) {
-	for claim, named := range map[string]bool{"by a nameless file": !hasProc(), "by a named file": true} {
+	for claim, named := range map[string]bool{"by a nameless file": !disk.HasProc(), "by a named file": true} {
 		t.Run(claim, func(t *testing.T) {
 			s := openTest(t, t.TempDir(), Options{})
 			s.named.Store(named)
 			_, records, _ := crashUnit(4)
 			for _, r := range records {
 				path := s.bodyPath(crashJob, r.Body)
-				if err := s.makeFolder(filepath.Dir(path)); err != nil {
+				if err := s.folder.Make(filepath.Dir(path)); err != nil {
 					t.Fatal(err)
 				}
 				if err := os.WriteFile(path, nil, 0o644); err != nil {

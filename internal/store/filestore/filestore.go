@@ -10,7 +10,7 @@
 //
 // It promises that under accounts, records and bodies no torn file is ever seen, that the first committed unit of a
 // name wins, and, unless Sync is "off", that a unit whose Commit returned without error survives a loss of power.
-// Many workers on many machines may share one folder, if its file system has link(2) and rename(2) that are atomic
+// Many workers on many machines may share one folder, if its file system has link(2) and disk.Rename(2) that are atomic
 // for all of them (local ones, NFS). What a crash leaves under tmp is finished by the next reader or removed by Sweep.
 //
 // It does not promise that every file under bodies belongs to a record: a unit that lost the race for its name, or
@@ -19,18 +19,14 @@ package filestore
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // The values of Options.Sync.
@@ -48,9 +44,9 @@ type Options struct {
 // Store is a store in a folder. It implements store.Store.
 type Store struct {
 	dir    string
+	folder *disk.Folder
 	run    string // WORKER~RUN, the beginning of every temporary name of this Store value
-	sync   *syncer
-	handle *os.File // the folder itself, for syncfs
+	sync   *disk.Syncer
 
 	mu       sync.Mutex
 	closed   bool
@@ -79,61 +75,16 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	handle, err := openFolder(abs)
+	folder, err := disk.OpenFolder(abs)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, run: runName(o.Worker), handle: handle, live: make(map[string]bool)}
-	s.named.Store(!hasProc())
+	s := &Store{dir: abs, run: disk.RunName(o.Worker), folder: folder, live: make(map[string]bool)}
+	s.named.Store(!disk.HasProc())
 	if o.Sync != SyncOff {
-		s.sync = newSyncer(handle)
+		s.sync = folder.Syncer()
 	}
 	return s, nil
-}
-
-// openFolder makes the folder if need be and opens it.
-func openFolder(dir string) (*os.File, error) {
-	fi, err := os.Stat(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = os.MkdirAll(dir, 0o755); err == nil {
-			fi, err = os.Stat(dir)
-		}
-	}
-	if err != nil {
-		return nil, trouble("open store", dir, err)
-	}
-	if !fi.IsDir() {
-		return nil, fmt.Errorf("open store %s: it is a file, give the name of a folder", dir)
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, trouble("open store", dir, err)
-	}
-	return f, nil
-}
-
-// runName makes the beginning of this Store value's temporary names: the worker, made safe for a file name, and
-// eight random bytes, because a restarted worker may have the same name.
-func runName(worker string) string {
-	if worker == "" {
-		worker = "worker"
-	}
-	safe := strings.Map(func(r rune) rune {
-		if r < 0x80 && (r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r|0x20 >= 'a' && r|0x20 <= 'z') {
-			return r
-		}
-		return '_'
-	}, worker)
-	if safe = safe[:min(len(safe), 40)]; safe[0] == '.' {
-		safe = "_" + safe[1:]
-	}
-	return safe + "~" + randomHex(8)
-}
-
-func randomHex(n int) string {
-	b := make([]byte, n)
-	rand.Read(b) // never fails
-	return hex.EncodeToString(b)
 }
 
 // String returns "file:" and the absolute path of the folder.
@@ -152,12 +103,12 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.commits.Wait()
-	s.sync.close()
-	return s.handle.Close()
+	s.sync.Close()
+	return s.folder.Close()
 }
 
-// errClosed is returned by what is called after Close.
-var errClosed = errors.New("the store is closed")
+// Check writes, flushes, links and removes a small file, and says what is wrong if it cannot.
+func (s *Store) Check(ctx context.Context) error { return s.folder.Check(ctx, s.run) }
 
 // Begin starts a unit. It touches no file.
 func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error) {
@@ -170,7 +121,7 @@ func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, fmt.Errorf("begin unit %s: %w", name, errClosed)
+		return nil, fmt.Errorf("begin unit %s: %w", name, disk.ErrClosed)
 	}
 	s.units++
 	u := &unit{s: s, job: job, name: name, stem: s.run + "~" + strconv.FormatInt(s.units, 10)}
@@ -190,7 +141,7 @@ func (s *Store) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errClosed
+		return disk.ErrClosed
 	}
 	s.commits.Add(1)
 	return nil

@@ -1,9 +1,7 @@
 package filestore
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -65,41 +63,6 @@ func checkBody(body string) error {
 	folder, name, two := strings.Cut(rest, "/")
 	if !ok || !two || len(folder) != 2 || store.CheckName("body", folder) != nil || store.CheckName("body", name) != nil {
 		return fmt.Errorf("body name %.80q is not of the form bodies/ab/NAME: %w", body, store.ErrRecord)
-	}
-	return nil
-}
-
-// inFolder calls do, which makes a name in a folder of a job. Folders are made only when do has found them missing:
-// the common case costs no call, and a folder that someone removed meanwhile comes back. The store's own folder is
-// never made again, since its absence means that a file system is not mounted.
-func (s *Store) inFolder(path string, do func() error) error {
-	err := do()
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := s.makeFolder(path); err != nil {
-		return err
-	}
-	return do()
-}
-
-// makeFolder makes path and what is missing between it and the store's folder.
-func (s *Store) makeFolder(path string) error {
-	err := os.Mkdir(path, 0o755)
-	switch parent := filepath.Dir(path); {
-	case err == nil || errors.Is(err, os.ErrExist):
-		return nil
-	case !errors.Is(err, os.ErrNotExist):
-		return err
-	case parent == s.dir || len(parent) <= len(s.dir):
-		return fmt.Errorf("the store's folder %s is missing, mount it or make it again: %w", s.dir, err)
-	default:
-		if err := s.makeFolder(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
 	}
 	return nil
 }

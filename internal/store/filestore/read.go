@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // Units yields the name of every committed unit of a job, in no order. A job that does not exist has none.
@@ -21,7 +22,7 @@ func (s *Store) Units(ctx context.Context, job string) iter.Seq2[string, error] 
 			yield("", fmt.Errorf("list units: %w", err))
 			return
 		}
-		for e, err := range entries(ctx, s.jobPath(job, accountsFolder)) {
+		for e, err := range disk.Entries(ctx, s.jobPath(job, accountsFolder)) {
 			if err != nil {
 				yield("", fmt.Errorf("list units of job %s: %w", job, err))
 				return
@@ -37,7 +38,7 @@ func (s *Store) Units(ctx context.Context, job string) iter.Seq2[string, error] 
 // Jobs yields the name of every job that has a committed unit or had one begun, in no order.
 func (s *Store) Jobs(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for e, err := range entries(ctx, s.dir) {
+		for e, err := range disk.Entries(ctx, s.dir) {
 			if err != nil {
 				yield("", fmt.Errorf("list jobs: %w", err))
 				return
@@ -57,40 +58,6 @@ func (s *Store) isJob(name string) bool {
 		}
 	}
 	return false
-}
-
-// entries yields what is in a folder without reading it whole. A folder that is missing is empty.
-func entries(ctx context.Context, path string) iter.Seq2[os.DirEntry, error] {
-	return func(yield func(os.DirEntry, error) bool) {
-		f, err := os.Open(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return
-		}
-		if err != nil {
-			yield(nil, trouble("open", path, err))
-			return
-		}
-		defer func() { _ = f.Close() }()
-		for {
-			if err := ctx.Err(); err != nil {
-				yield(nil, err)
-				return
-			}
-			list, err := f.ReadDir(1024)
-			for _, e := range list {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			if err == io.EOF {
-				return
-			}
-			if err != nil {
-				yield(nil, trouble("read", path, err))
-				return
-			}
-		}
-	}
 }
 
 // Records yields the records of a committed unit in the order in which they were added, or store.ErrNotFound.
@@ -144,7 +111,7 @@ func (s *Store) openRecords(ctx context.Context, job, unit string) (*os.File, er
 		f, err = os.Open(s.recordsPath(job, unit))
 	}
 	if err != nil {
-		return nil, trouble("open", path, err)
+		return nil, disk.Trouble("open", path, err)
 	}
 	return f, nil
 }
@@ -167,7 +134,7 @@ func (s *Store) OpenBody(ctx context.Context, job, body string) (io.ReadCloser, 
 		return nil, fmt.Errorf("open body %s: %w", path, store.ErrNotFound)
 	}
 	if err != nil {
-		return nil, trouble("open body", path, err)
+		return nil, disk.Trouble("open body", path, err)
 	}
 	return f, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // Sweep removes what dead workers left under a job's tmp, as far as it was last changed longer than olderThan ago and
@@ -26,7 +27,7 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 	}
 	before := time.Now().Add(-olderThan)
 	for _, folder := range []string{s.jobPath(job, tmpFolder), s.dir} {
-		for e, err := range entries(ctx, folder) {
+		for e, err := range disk.Entries(ctx, folder) {
 			if err != nil {
 				return removed, fmt.Errorf("sweep job %s: %w", job, err)
 			}
@@ -44,7 +45,7 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 
 // isStale reports whether a file is temporary, old enough and of no live unit.
 func (s *Store) isStale(folder string, e os.DirEntry, before time.Time) bool {
-	if folder == s.dir && !strings.HasPrefix(e.Name(), probePrefix) || e.IsDir() {
+	if folder == s.dir && !strings.HasPrefix(e.Name(), disk.ProbePrefix) || e.IsDir() {
 		return false
 	}
 	fi, err := e.Info()
@@ -73,14 +74,14 @@ func (s *Store) sweepFile(ctx context.Context, job, folder, name string) error {
 	path := filepath.Join(folder, name)
 	base, ok := strings.CutSuffix(name, tmpRecords)
 	if !ok || folder == s.dir {
-		return removeTmp(path)
+		return disk.RemoveTmp(path)
 	}
-	if err := removeTmp(filepath.Join(folder, base+tmpAccount)); err != nil {
+	if err := disk.RemoveTmp(filepath.Join(folder, base+tmpAccount)); err != nil {
 		return err
 	}
 	unit := base[strings.LastIndexByte(base, '~')+1:]
 	if _, err := s.findAccount(ctx, job, unit); err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return removeTmp(path) // not there any more if it was put in place
+	return disk.RemoveTmp(path) // not there any more if it was put in place
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 func TestSweepTakesOnlyWhatIsOldAndDead(t *testing.T) {
@@ -19,7 +20,7 @@ func TestSweepTakesOnlyWhatIsOldAndDead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	probe := filepath.Join(dir, probePrefix+"x")
+	probe := filepath.Join(dir, disk.ProbePrefix+"x")
 	if err := os.WriteFile(probe, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

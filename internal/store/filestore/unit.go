@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 // spillAt is how many bytes of records a unit keeps in memory. A batch of 32 pages has about 32 KiB of them.
@@ -86,7 +87,7 @@ func (u *unit) spillRecords() error {
 		path = u.spill
 	}
 	if err := appendFile(u.s, u.jobTmp(), path, u.records, u.spill == ""); err != nil {
-		return trouble("write records", path, err)
+		return disk.Trouble("write records", path, err)
 	}
 	u.spill = path
 	u.records = u.records[:0]
@@ -100,7 +101,7 @@ func appendFile(s *Store, folder, path string, data []byte, create bool) error {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
 	var f *os.File
-	err := s.inFolder(folder, func() (err error) {
+	err := s.folder.In(folder, func() (err error) {
 		f, err = os.OpenFile(path, flags, 0o644)
 		return err
 	})
@@ -176,10 +177,10 @@ func (u *unit) drop() error {
 	u.ended = true
 	var failed error
 	for _, b := range u.aside {
-		failed = errors.Join(failed, removeTmp(b.tmp))
+		failed = errors.Join(failed, disk.RemoveTmp(b.tmp))
 	}
 	if u.spill != "" {
-		failed = errors.Join(failed, removeTmp(u.spill))
+		failed = errors.Join(failed, disk.RemoveTmp(u.spill))
 	}
 	if cap(u.records) == linesSize {
 		lines.Put((*[linesSize]byte)(u.records[:linesSize]))
@@ -187,14 +188,6 @@ func (u *unit) drop() error {
 	u.aside, u.have, u.records, u.spill = nil, nil, nil, ""
 	u.s.ended(u)
 	return failed
-}
-
-// removeTmp removes a temporary file that may be gone.
-func removeTmp(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return trouble("remove temporary file", path, err)
-	}
-	return nil
 }
 
 func (u *unit) jobTmp() string { return u.s.jobPath(u.job, tmpFolder) }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package filestore
+package disk
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeFile makes a new file with data in it. It goes past package os because a body is mostly one small file, and
+// WriteFile makes a new file with data in it. It goes past package os because a body is mostly one small file, and
 // os.File costs an epoll registration, a finalizer and four allocations more than the three calls that are needed.
-func writeFile(path string, data []byte) error {
+func WriteFile(path string, data []byte) error {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	})
@@ -53,35 +53,41 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-func rename(from, to string) error {
+// Rename is rename(2), without the look at the target that package os takes.
+func Rename(from, to string) error {
 	_, err := retry(func() (int, error) { return 0, unix.Rename(from, to) })
 	return err
 }
 
-func isFull(err error) bool {
+// IsFull says that there is no space, or none for this user.
+func IsFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
-func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+// IsReadOnly says that the file system is mounted read-only.
+func IsReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
 
-func isIOError(err error) bool { return errors.Is(err, unix.EIO) }
+// IsIOError says that the disk failed.
+func IsIOError(err error) bool { return errors.Is(err, unix.EIO) }
 
-func isTooManyFiles(err error) bool {
+// IsTooManyFiles says that a limit on open files is reached.
+func IsTooManyFiles(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
-func isBadName(err error) bool {
+// IsBadName says that the file system refuses a name.
+func IsBadName(err error) bool {
 	return errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ)
 }
 
-// isNoLinks says that a file system has no hard links. EPERM is what Linux says of FAT.
-func isNoLinks(err error) bool {
+// IsNoLinks says that a file system has no hard links. EPERM is what Linux says of FAT.
+func IsNoLinks(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EOPNOTSUPP) ||
 		errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EMLINK)
 }
 
-// syncFile flushes a file or folder.
-func syncFile(path string) error {
+// SyncFile flushes a file or folder.
+func SyncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

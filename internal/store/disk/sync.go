@@ -1,4 +1,4 @@
-package filestore
+package disk
 
 import (
 	"context"
@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// syncer makes the flushes that concurrent commits need into few. Whoever needs one joins the round being gathered;
+// Syncer makes the flushes that concurrent commits need into few. Whoever needs one joins the round being gathered;
 // a round begins as soon as the one before it has ended, so that a lone commit never waits for company and many share.
 // Rounds do not ask what their members are about: the first flush of one commit is the second of another.
 //
-// A nil *syncer flushes nothing.
-type syncer struct {
+// A nil *Syncer flushes nothing.
+type Syncer struct {
 	flush func(paths []string) error
 
 	mu      sync.Mutex
@@ -34,14 +34,13 @@ type round struct {
 	err     error // to be read after done
 }
 
-func newSyncer(folder *os.File) *syncer {
-	return &syncer{flush: flusher(folder)}
-}
+// NewSyncer returns a syncer whose rounds call flush.
+func NewSyncer(flush func(paths []string) error) *Syncer { return &Syncer{flush: flush} }
 
-// barrier returns when everything that the caller had done before is durable, or with the error of the flush, which
-// all members of its round get. Where flushing is by file (byPath), paths are the files and folders to flush.
+// Barrier returns when everything that the caller had done before is durable, or with the error of the flush, which
+// all members of its round get. Where flushing is by file (ByPath), paths are the files and folders to flush.
 // It may return early when ctx is done.
-func (s *syncer) barrier(ctx context.Context, paths []string) error {
+func (s *Syncer) Barrier(ctx context.Context, paths []string) error {
 	if s == nil {
 		return ctx.Err()
 	}
@@ -67,7 +66,7 @@ func (s *syncer) barrier(ctx context.Context, paths []string) error {
 }
 
 // run flushes round after round until nobody waits.
-func (s *syncer) run() {
+func (s *Syncer) run() {
 	for {
 		s.mu.Lock()
 		r := s.next
@@ -91,9 +90,9 @@ func (s *syncer) run() {
 	}
 }
 
-// settle returns when a file found by chance, such as another worker's account, is durable under its name.
+// Settle returns when a file found by chance, such as another worker's account, is durable under its name.
 // It costs nothing if a flush has begun since the name was made.
-func (s *syncer) settle(ctx context.Context, fi os.FileInfo, paths ...string) error {
+func (s *Syncer) Settle(ctx context.Context, fi os.FileInfo, paths ...string) error {
 	if s == nil {
 		return nil
 	}
@@ -104,10 +103,11 @@ func (s *syncer) settle(ctx context.Context, fi os.FileInfo, paths ...string) er
 	if named, ok := namedAt(fi); ok && named.Add(10*time.Millisecond).Before(began) {
 		return nil
 	}
-	return s.barrier(ctx, paths)
+	return s.Barrier(ctx, paths)
 }
 
-func (s *syncer) close() {
+// Close waits for the flush that is running.
+func (s *Syncer) Close() {
 	if s != nil {
 		s.runs.Wait()
 	}

@@ -1,4 +1,4 @@
-package filestore
+package disk
 
 import (
 	"os"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// byPath is false here: syncfs(2) flushes the whole file system at once, whatever a commit wrote and renamed.
-const byPath = false
+// ByPath is false here: syncfs(2) flushes the whole file system at once, whatever a commit wrote and renamed.
+const ByPath = false
 
 // flusher returns the flush of a round. The folder stays open because the kernel reports a failed write-back once to
 // each open file (Linux 5.8 and later).

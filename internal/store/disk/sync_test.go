@@ -1,4 +1,4 @@
-package filestore
+package disk
 
 import (
 	"context"
@@ -13,15 +13,15 @@ func TestFlushesAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := make(chan error)
 		flushes := 0
-		s := &syncer{flush: func([]string) error { flushes++; return <-disk }}
+		s := &Syncer{flush: func([]string) error { flushes++; return <-disk }}
 		results := make(chan error, 11)
-		go func() { results <- s.barrier(t.Context(), nil) }()
+		go func() { results <- s.Barrier(t.Context(), nil) }()
 		synctest.Wait() // the lone one is being flushed: it did not wait for company
 		if flushes != 1 {
 			t.Fatalf("%d flushes for a lone caller, want 1", flushes)
 		}
 		for range 10 {
-			go func() { results <- s.barrier(t.Context(), nil) }()
+			go func() { results <- s.Barrier(t.Context(), nil) }()
 		}
 		synctest.Wait()
 		if flushes != 1 {
@@ -29,7 +29,7 @@ func TestFlushesAreShared(t *testing.T) {
 		}
 		disk <- nil
 		if err := <-results; err != nil {
-			t.Errorf("the first barrier: %v", err)
+			t.Errorf("the first Barrier: %v", err)
 		}
 		bad := errors.New("bad disk")
 		disk <- bad
@@ -41,24 +41,24 @@ func TestFlushesAreShared(t *testing.T) {
 		if flushes != 2 {
 			t.Errorf("%d flushes for eleven callers, want 2", flushes)
 		}
-		s.close()
+		s.Close()
 	})
 }
 
 func TestBarrierEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := make(chan error)
-		s := &syncer{flush: func([]string) error { return <-disk }}
+		s := &Syncer{flush: func([]string) error { return <-disk }}
 		ctx, cancel := context.WithCancel(t.Context())
 		result := make(chan error, 1)
-		go func() { result <- s.barrier(ctx, nil) }()
+		go func() { result <- s.Barrier(ctx, nil) }()
 		synctest.Wait()
 		cancel()
 		if err := <-result; !errors.Is(err, context.Canceled) {
-			t.Errorf("barrier = %v, want context.Canceled", err)
+			t.Errorf("Barrier = %v, want context.Canceled", err)
 		}
 		disk <- nil
-		s.close()
+		s.Close()
 	})
 }
 
@@ -77,13 +77,13 @@ func TestACrowdIsGathered(t *testing.T) {
 		t.Run(claim, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				flushes := 0
-				s := &syncer{flush: func([]string) error { flushes++; time.Sleep(tt.flushDuration); return nil }}
+				s := &Syncer{flush: func([]string) error { flushes++; time.Sleep(tt.flushDuration); return nil }}
 				var commits sync.WaitGroup
 				for i := range 100 {
 					commits.Go(func() {
 						time.Sleep(time.Duration(i) * tt.every)
 						began := time.Now()
-						if err := s.barrier(t.Context(), nil); err != nil {
+						if err := s.Barrier(t.Context(), nil); err != nil {
 							t.Error(err)
 						}
 						if waited := time.Since(began); waited > tt.longestWait {
@@ -92,7 +92,7 @@ func TestACrowdIsGathered(t *testing.T) {
 					})
 				}
 				commits.Wait()
-				s.close()
+				s.Close()
 				if flushes < tt.least || flushes > tt.most {
 					t.Errorf("%d flushes, want %d to %d", flushes, tt.least, tt.most)
 				}
