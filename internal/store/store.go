@@ -73,6 +73,15 @@ type BodyMeta struct {
 	// Hop says that the answer is one on the way to another (a redirect): only an ExchangeKeeper that keeps exchanges is
 	// given such a body, and no record refers to it.
 	Hop bool
+	// Refers is the earlier answer that a 304 of Exchange says is unchanged; nil where nobody knows it.
+	Refers *Capture
+}
+
+// Capture is one earlier answer to a request.
+type Capture struct {
+	URL    string    // that answered
+	At     time.Time // when it was asked
+	SHA256 string    // lower-case hex digest of its payload as sent, "" when unknown
 }
 
 // BodyWriter takes the decoded bytes of one body.
