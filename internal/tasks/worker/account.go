@@ -269,6 +269,26 @@ func (d *delivery) ended(ctx context.Context) {
 			d.log.Debug().Err(err).Msg("notes on large bodies left in Redis")
 		}
 	}
+	d.compact()
+}
+
+// compact packs what the job has left in the store, beside the work. A worker that is told to stop leaves it for later:
+// fleet export does it, too.
+func (d *delivery) compact() {
+	c, ok := d.store.(store.Compactor)
+	if !ok {
+		return
+	}
+	d.running.Go(func() {
+		began := time.Now()
+		err := c.Compact(d.stopping, string(d.batch.Job))
+		switch {
+		case err == nil:
+			d.log.Info().Str("job", string(d.batch.Job)).Dur("took", time.Since(began)).Msg("store packed")
+		case !errors.Is(err, store.ErrBusy) && d.stopping.Err() == nil:
+			d.log.Warn().Str("job", string(d.batch.Job)).Err(err).Msg("store not packed")
+		}
+	})
 }
 
 // follow hands the children to asynq. If that fails they stay in the outbox, which every worker sweeps.
