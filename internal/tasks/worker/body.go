@@ -16,6 +16,7 @@ type keeper struct {
 	store.BodyWriter
 	archive store.ExchangeWriter // the same, where it keeps exchanges
 	coded   bool                 // it is to have the body as sent, too
+	moves   *download            // where it is large
 	err     error                // the first that Sent returned
 }
 
@@ -57,10 +58,20 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return 
 
 // take streams the body of an answer. An error of the server's is a *fetch.Error, any other is the store's.
 func (k *keeper) take(resp *fetch.Response) error {
-	if k.coded {
-		resp.Watch(k.sent)
+	if k.coded || k.moves != nil {
+		resp.Watch(k.see)
 	}
 	return stream(resp.Body, k)
+}
+
+// see takes a piece of the body as it was sent.
+func (k *keeper) see(p []byte) {
+	if k.moves != nil {
+		k.moves.have.Add(int64(len(p)))
+	}
+	if k.coded {
+		k.sent(p)
+	}
 }
 
 // stream copies a body into the store. An error of the server's is a *fetch.Error, any other is the store's.
@@ -83,7 +94,7 @@ func stream(body io.Reader, to io.Writer) error {
 	}
 }
 
-// sent takes a piece of the body as it was sent.
+// sent hands on a piece of the body as it was sent.
 func (k *keeper) sent(p []byte) {
 	if k.err == nil {
 		_, k.err = k.archive.Sent(p)

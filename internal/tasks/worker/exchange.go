@@ -204,6 +204,10 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 		return a.unkept(resp, err)
 	}
 	defer w.Abort()
+	if a.spec.Resumes(resp.ContentLength) { // it cannot go on from where it is, but people want to see it
+		w.moves = a.noteDownload(ctx, resp.URL, 0, resp.ContentLength)
+		defer a.downloads.remove(w.moves)
+	}
 	var ref store.BodyRef
 	if err = w.take(resp); err == nil {
 		ref, err = w.Finish()

@@ -36,6 +36,10 @@ func (a *attempt) takePart(ctx context.Context) error {
 	if !a.begun[a.id] {
 		return nil
 	}
+	kept, err := a.parts.HasPart(ctx, string(a.batch.Job), string(a.id))
+	if err != nil || !kept {
+		return err
+	}
 	part, err := a.parts.Part(ctx, string(a.batch.Job), string(a.id))
 	if errors.Is(err, store.ErrBusy) {
 		return nil
@@ -207,7 +211,7 @@ func (a *attempt) releasePart() {
 func (a *attempt) download(ctx context.Context, resp *fetch.Response) result {
 	defer func() { _ = resp.Body.Close() }()
 	from, length := a.part.Size(), a.part.Note().Length
-	a.noteDownload(ctx, resp.URL, from, length)
+	a.part.moves = a.noteDownload(ctx, resp.URL, from, length)
 	resp.AsSent()
 	err := stream(resp.Body, growing{a.part})
 	a.downloads.remove(a.part.moves)
@@ -352,11 +356,12 @@ func (g growing) Write(p []byte) (int, error) {
 }
 
 // noteDownload makes it known that a large body is on its way.
-func (a *attempt) noteDownload(ctx context.Context, url string, have, length int64) {
-	a.part.moves = &download{job: a.batch.Job, id: a.id, url: url, length: length}
-	a.part.moves.have.Store(have)
-	a.downloads.add(a.part.moves)
-	a.tellLarge(ctx, a.part.moves.large(a.name), a.id)
+func (a *attempt) noteDownload(ctx context.Context, url string, have, length int64) *download {
+	d := &download{job: a.batch.Job, id: a.id, url: url, length: length}
+	d.have.Store(have)
+	a.downloads.add(d)
+	a.tellLarge(ctx, d.large(a.name), a.id)
+	return d
 }
 
 // tellLarge notes how far a large body is. Where Redis does not answer soon, the next look will tell.
