@@ -41,6 +41,7 @@ type fleetGrammar struct {
 	Status  statusCommand  `cmd:"" help:"Show the figures of a job."`
 	Hosts   hostsCommand   `cmd:"" help:"Report what a job did at each host: requests, rate, waits, robots.txt, pauses."`
 	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
+	Verify  verifyCommand  `cmd:"" help:"Read everything of a job again and name what is not as it was stored."`
 	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
 	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
 	Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
@@ -58,6 +59,8 @@ func (g *fleetGrammar) selected(k *kong.Context) runner {
 		return &g.Hosts
 	case "audit":
 		return &g.Audit
+	case "verify":
+		return &g.Verify
 	case "monitor":
 		return &g.Monitor
 	case "health":

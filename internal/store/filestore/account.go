@@ -137,7 +137,9 @@ func (s *Store) rollForward(job, unit string, a *storedAccount) error {
 	}
 	err = disk.Rename(from, to)
 	if errors.Is(err, os.ErrNotExist) {
-		_, err = os.Stat(to)
+		if _, err = os.Stat(to); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("its records are gone, neither %s nor %s is there: %w", to, from, os.ErrNotExist)
+		}
 	}
 	return renameTrouble(from, err)
 }
