@@ -66,3 +66,6 @@ func checkBody(body string) error {
 	}
 	return nil
 }
+
+// maxDepth is the most folders that there are between the folder of bodies and a body.
+const maxDepth = 40

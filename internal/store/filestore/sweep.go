@@ -52,9 +52,14 @@ func (s *Store) isStale(folder string, e os.DirEntry, before time.Time) bool {
 	if err != nil || fi.ModTime().After(before) {
 		return false
 	}
+	return !s.isLive(stemOf(e.Name()))
+}
+
+// isLive reports whether a stem is of a unit of this Store that has not ended.
+func (s *Store) isLive(stem string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.live[stemOf(e.Name())]
+	return s.live[stem]
 }
 
 // stemOf returns WORKER~RUN~N of a temporary name.
