@@ -4,6 +4,7 @@
 //	DIR/JOB/accounts/UNIT.json        accounts: a unit exists once its account does
 //	DIR/JOB/records/UNIT.jsonl        records, one JSON object a line; none where a unit holds no record
 //	DIR/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
+//	DIR/JOB/parts/REQUEST.part        beginnings of large bodies whose transfer was cut, see package parts
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //
 // On Linux a small body has no name at all before it is whole (O_TMPFILE).

@@ -13,6 +13,7 @@ const (
 	accountsFolder = "accounts"
 	recordsFolder  = "records"
 	bodiesFolder   = "bodies"
+	partsFolder    = "parts"
 	tmpFolder      = "tmp"
 )
 

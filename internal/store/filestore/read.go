@@ -52,7 +52,7 @@ func (s *Store) Jobs(ctx context.Context) iter.Seq2[string, error] {
 
 // isJob tells a job from another folder that someone keeps here.
 func (s *Store) isJob(name string) bool {
-	for _, folder := range []string{accountsFolder, tmpFolder} {
+	for _, folder := range []string{accountsFolder, tmpFolder, partsFolder} {
 		if fi, err := os.Stat(s.jobPath(name, folder)); err == nil && fi.IsDir() {
 			return true
 		}

@@ -14,8 +14,8 @@ import (
 )
 
 // Sweep removes what dead workers left under a job's tmp, as far as it was last changed longer than olderThan ago and
-// belongs to no live unit of this Store; records of a unit that was committed are put in place instead. It returns how
-// many files it removed. olderThan should exceed the longest life of a unit: one that is swept while its worker still
+// belongs to no live unit of this Store; records of a unit that was committed are put in place instead. Parts that old
+// go, too, unless somebody holds them. It returns how many files it removed, a part counted once. olderThan should exceed the longest life of a unit: one that is swept while its worker still
 // lives cannot be committed any more, though never wrongly.
 //
 // That holds because of an order: a worker writes its account aside before its records, and Sweep removes the account
@@ -39,6 +39,11 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 			}
 			removed++
 		}
+	}
+	n, err := s.parts(job).Sweep(ctx, before)
+	removed += n
+	if err != nil {
+		return removed, fmt.Errorf("sweep job %s: %w", job, err)
 	}
 	return removed, nil
 }

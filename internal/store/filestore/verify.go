@@ -35,7 +35,7 @@ func (s *Store) Verify(ctx context.Context, job string, repair bool, found func(
 		return fmt.Errorf("verify: %w", err)
 	}
 	v := &verification{s: s, ctx: ctx, job: job, repair: repair, found: found, known: make(map[bodyKey]bool)}
-	for _, part := range []func() error{v.accounts, v.records, v.bodies, v.temporaries} {
+	for _, part := range []func() error{v.accounts, v.records, v.bodies, v.parts, v.temporaries} {
 		if err := part(); err != nil {
 			return fmt.Errorf("verify files of job %s: %w", job, err)
 		}
@@ -220,6 +220,16 @@ func (v *verification) unreferred(folder string, depth int, n, size *int64) erro
 		}
 	}
 	return nil
+}
+
+// parts notes bodies that wait for another attempt.
+func (v *verification) parts() error {
+	n, size, err := v.s.parts(v.job).Count(v.ctx)
+	if n > 0 {
+		v.found(store.Finding{Kind: "temporary", Where: v.where(v.s.jobPath(v.job, partsFolder)), Note: true,
+			What: fmt.Sprintf("bodies that are being fetched or wait for another attempt: %d, %d bytes so far", n, size)})
+	}
+	return err
 }
 
 // temporary is what was found under tmp of one unit.

@@ -1,0 +1,71 @@
+package filestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/parts"
+)
+
+var _ store.Resumer = (*Store)(nil)
+
+// parts are the beginnings of a job's bodies. They are made durable as units are.
+func (s *Store) parts(job string) *parts.Folder {
+	return parts.In(s.jobPath(job, partsFolder), parts.Options{
+		Sync: s.sync != nil, MakeFolder: s.makeFolder, Explain: trouble,
+		Adopt: func(_ context.Context, u store.Unit, meta store.BodyMeta, w *parts.Whole) (store.BodyRef, error) {
+			return s.adopt(job, u, meta, w)
+		},
+	})
+}
+
+// Part takes what is kept of a large body into the caller's hands. A holder that was killed loses at most the last 64
+// MiB, with SyncOff nothing.
+func (s *Store) Part(ctx context.Context, job, request string) (store.Part, error) {
+	if err := store.CheckName("job", job); err != nil {
+		return nil, fmt.Errorf("take part: %w", err)
+	}
+	p, err := s.parts(job).Take(ctx, request)
+	if err != nil {
+		return nil, err // not the nil *Part, which would make a non-nil interface
+	}
+	return p, nil
+}
+
+// HasPart reports whether something is kept of a request's body. It costs one failing open(2) where there is nothing.
+func (s *Store) HasPart(ctx context.Context, job, request string) (bool, error) {
+	if err := store.CheckName("job", job); err != nil {
+		return false, fmt.Errorf("look for part: %w", err)
+	}
+	return s.parts(job).Has(ctx, request)
+}
+
+// adopt renames a part into the place of a body, which makes no copy, and books it in its unit. A unit that is never
+// committed leaves it there, whole and with no record that refers to it.
+func (s *Store) adopt(job string, to store.Unit, meta store.BodyMeta, w *parts.Whole) (store.BodyRef, error) {
+	u, ok := to.(*unit)
+	if !ok || u.s.dir != s.dir || u.job != job {
+		return store.BodyRef{}, errors.New("the unit is not one of this job and store")
+	}
+	ref := store.BodyRef{Bytes: w.Size, SHA256: w.SHA256}
+	if w.Size == 0 {
+		return ref, nil
+	}
+	ref.Body = bodyName(w.SHA256, extension(meta))
+	if u.has(ref.Body) {
+		return ref, nil
+	}
+	path := s.bodyPath(job, ref.Body)
+	err := w.Give(func(part string) error {
+		if err := s.place(asideBody{tmp: part, size: w.Size}, path); err != nil {
+			return bodyTrouble("put body in place", path, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return store.BodyRef{}, err
+	}
+	return ref, u.put(ref.Body)
+}
