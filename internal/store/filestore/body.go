@@ -29,9 +29,10 @@ type body struct {
 	u    *unit
 	n    int // number of the body in its unit
 	ext  string
+	path string // the name that its URL suggests, "" = it is named by its digest
 	buf  []byte // not yet written; nil when the body has ended
 	file *os.File
-	path string    // of file
+	tmp  string    // path of file
 	hash hash.Hash // of what was written to file
 	size int64
 	err  error // the first one; every later call returns it
@@ -75,20 +76,20 @@ func (b *body) flush(p []byte) error {
 	}
 	b.hash.Write(p)
 	if _, err := b.file.Write(p); err != nil {
-		b.err = disk.Trouble("write body", b.path, err)
+		b.err = disk.Trouble("write body", b.tmp, err)
 	}
 	return b.err
 }
 
 func (b *body) create() error {
-	b.path = b.u.bodyTmp(b.n)
+	b.tmp = b.u.bodyTmp(b.n)
 	b.hash = sha256.New()
 	err := b.u.s.folder.In(b.u.jobTmp(), func() (err error) {
-		b.file, err = os.OpenFile(b.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		b.file, err = os.OpenFile(b.tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		return err
 	})
 	if err != nil {
-		return bodyTrouble("create body", b.path, err)
+		return bodyTrouble("create body", b.tmp, err)
 	}
 	return nil
 }
@@ -117,7 +118,17 @@ func (b *body) finish() (store.BodyRef, error) {
 	}
 	sum := sha256.Sum256(b.buf)
 	ref := b.ref(sum[:])
-	if b.size == 0 || b.u.has(ref.Body) {
+	if b.size == 0 {
+		return ref, nil
+	}
+	if b.path != "" {
+		name, err := b.u.putSmall(b.path, ref.SHA256, b.n, b.buf)
+		if name != "" || err != nil {
+			ref.Body = name
+			return ref, err
+		}
+	}
+	if b.u.has(ref.Body) {
 		return ref, nil
 	}
 	if err := b.u.putBody(ref.Body, b.n, b.buf); err != nil {
@@ -134,10 +145,18 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 	b.file = nil
 	ref := b.ref(b.hash.Sum(nil))
 	if err != nil {
-		_ = disk.RemoveTmp(b.path)
-		return ref, disk.Trouble("write body", b.path, err)
+		_ = disk.RemoveTmp(b.tmp)
+		return ref, disk.Trouble("write body", b.tmp, err)
 	}
-	return ref, b.book(asideBody{body: ref.Body, tmp: b.path, size: b.size})
+	aside := asideBody{body: ref.Body, tmp: b.tmp, size: b.size}
+	if b.path != "" {
+		name, err := b.u.putLarge(b.path, ref.SHA256, aside)
+		if name != "" || err != nil {
+			ref.Body = name
+			return ref, err
+		}
+	}
+	return ref, b.u.keep(aside)
 }
 
 // ref says how a record refers to this body. A body without bytes has a digest but no file.
@@ -149,21 +168,6 @@ func (b *body) ref(sum []byte) store.BodyRef {
 	return ref
 }
 
-// book hands the file to the unit, or removes it if the unit has these bytes already or has ended.
-func (b *body) book(aside asideBody) error {
-	kept, err := b.u.take(aside)
-	if kept {
-		return nil
-	}
-	if derr := disk.RemoveTmp(aside.tmp); err == nil {
-		err = derr
-	}
-	if err != nil {
-		return fmt.Errorf("finish body in unit %s: %w", b.u.name, err)
-	}
-	return nil
-}
-
 // Abort drops the body.
 func (b *body) Abort() {
 	if b.buf == nil {
@@ -171,7 +175,7 @@ func (b *body) Abort() {
 	}
 	if b.file != nil {
 		_ = b.file.Close()
-		_ = disk.RemoveTmp(b.path) // if it cannot be removed, Sweep will try again
+		_ = disk.RemoveTmp(b.tmp) // if it cannot be removed, Sweep will try again
 	}
 	b.release()
 }

@@ -4,6 +4,7 @@
 //	DIR/JOB/accounts/UNIT.json        accounts: a unit exists once its account does
 //	DIR/JOB/records/UNIT.jsonl        records, one JSON object a line; none where a unit holds no record
 //	DIR/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
+//	DIR/JOB/bodies/HOST/PATH          bodies, named by their URL (Options.Names); a job may hold both kinds
 //	DIR/JOB/parts/REQUEST.part        beginnings of large bodies whose transfer was cut, see package parts
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //
@@ -36,8 +37,15 @@ const (
 	SyncOff   = "off"   // nothing is flushed: units survive a crash of the program but not one of the machine
 )
 
+// The values of Options.Names.
+const (
+	NamesDigest = "digest" // bodies/ab/SHA256.EXT: the same bytes are one file; the default
+	NamesPath   = "path"   // bodies/HOST/PATH: as a person would expect, see pathName
+)
+
 // Options are the options of Open. The zero value is a durable store of an unnamed worker.
 type Options struct {
+	Names  string // NamesDigest or NamesPath, of new bodies; "" means NamesDigest
 	Sync   string // SyncBatch or SyncOff; "" means SyncBatch
 	Worker string // names this worker in temporary names; "" means "worker"
 }
@@ -46,6 +54,7 @@ type Options struct {
 type Store struct {
 	dir    string
 	folder *disk.Folder
+	byName bool   // bodies are named by their URLs
 	run    string // WORKER~RUN, the beginning of every temporary name of this Store value
 	sync   *disk.Syncer
 
@@ -72,6 +81,9 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.Sync != "" && o.Sync != SyncBatch && o.Sync != SyncOff {
 		return nil, fmt.Errorf("open store: unknown sync %q, want %q or %q", o.Sync, SyncBatch, SyncOff)
 	}
+	if o.Names != "" && o.Names != NamesDigest && o.Names != NamesPath {
+		return nil, fmt.Errorf("open store: unknown names %q, want %q or %q", o.Names, NamesDigest, NamesPath)
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
@@ -80,7 +92,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: abs, run: disk.RunName(o.Worker), folder: folder, live: make(map[string]bool)}
+	s := &Store{dir: abs, byName: o.Names == NamesPath, run: disk.RunName(o.Worker), folder: folder, live: make(map[string]bool)}
 	s.named.Store(!disk.HasProc())
 	if o.Sync != SyncOff {
 		s.sync = folder.Syncer()

@@ -62,10 +62,10 @@ func checkNames(job, unit string) error {
 func checkBody(body string) error {
 	rest, ok := strings.CutPrefix(body, bodiesFolder+"/")
 	folder, name, two := strings.Cut(rest, "/")
-	if !ok || !two || len(folder) != 2 || store.CheckName("body", folder) != nil || store.CheckName("body", name) != nil {
-		return fmt.Errorf("body name %.80q is not of the form bodies/ab/NAME: %w", body, store.ErrRecord)
+	if ok && two && len(folder) == 2 && store.CheckName("body", folder) == nil && store.CheckName("body", name) == nil || checkPath(body) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("body name %.80q is not of the form bodies/ab/NAME or bodies/HOST/PATH: %w", body, store.ErrRecord)
 }
 
 // maxDepth is the most folders that there are between the folder of bodies and a body.

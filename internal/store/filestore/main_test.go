@@ -19,18 +19,21 @@ func TestMain(m *testing.M) {
 func TestConformance(t *testing.T) {
 	tests := map[string]struct {
 		sync  string
+		names string
 		named bool // as on file systems without nameless files
 	}{
 		"sync batch":              {sync: SyncBatch},
 		"sync off":                {sync: SyncOff},
 		"sync batch, named files": {sync: SyncBatch, named: true},
+		"names path":              {names: NamesPath},
+		"names path, named files": {names: NamesPath, sync: SyncOff, named: true},
 	}
 	for claim, tt := range tests {
 		t.Run(claim, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
 				dir := t.TempDir()
 				reopen := func() store.Store {
-					s := openTest(t, dir, Options{Sync: tt.sync, Worker: "w1"})
+					s := openTest(t, dir, Options{Sync: tt.sync, Names: tt.names, Worker: "w1"})
 					if tt.named {
 						s.named.Store(true)
 					}

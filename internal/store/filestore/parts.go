@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/parts"
 )
 
@@ -14,7 +15,7 @@ var _ store.Resumer = (*Store)(nil)
 // parts are the beginnings of a job's bodies. They are made durable as units are.
 func (s *Store) parts(job string) *parts.Folder {
 	return parts.In(s.jobPath(job, partsFolder), parts.Options{
-		Sync: s.sync != nil, MakeFolder: s.makeFolder, Explain: trouble,
+		Sync: s.sync != nil, MakeFolder: s.folder.Make, Explain: disk.Trouble,
 		Adopt: func(_ context.Context, u store.Unit, meta store.BodyMeta, w *parts.Whole) (store.BodyRef, error) {
 			return s.adopt(job, u, meta, w)
 		},
@@ -53,6 +54,9 @@ func (s *Store) adopt(job string, to store.Unit, meta store.BodyMeta, w *parts.W
 	if w.Size == 0 {
 		return ref, nil
 	}
+	if name := s.pathOf(meta); name != "" {
+		return s.adoptPath(u, name, ref, w)
+	}
 	ref.Body = bodyName(w.SHA256, extension(meta))
 	if u.has(ref.Body) {
 		return ref, nil
@@ -68,4 +72,25 @@ func (s *Store) adopt(job string, to store.Unit, meta store.BodyMeta, w *parts.W
 		return store.BodyRef{}, err
 	}
 	return ref, u.put(ref.Body)
+}
+
+// adoptPath takes a part as the unit's own large body, which then gets the name that its URL suggests. It is not linked
+// from where it is: as long as it has its old name, it could be written to.
+func (s *Store) adoptPath(u *unit, name string, ref store.BodyRef, w *parts.Whole) (store.BodyRef, error) {
+	aside := asideBody{tmp: u.nextTmp(), size: w.Size}
+	err := w.Give(func(part string) error {
+		if err := s.folder.In(u.jobTmp(), func() error { return disk.Rename(part, aside.tmp) }); err != nil {
+			return disk.Trouble("take part", part, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return store.BodyRef{}, err
+	}
+	if ref.Body, err = u.putLarge(name, w.SHA256, aside); err != nil || ref.Body != "" {
+		return ref, err
+	}
+	ref.Body = bodyName(w.SHA256, extension(store.BodyMeta{URL: w.Note.URL}))
+	aside.body = ref.Body
+	return ref, u.keep(aside)
 }

@@ -51,7 +51,7 @@ func (u *unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter,
 		return nil, fmt.Errorf("start body in unit %s: %w", u.name, errEnded)
 	}
 	u.tmps++
-	return &body{u: u, n: u.tmps, ext: extension(meta), buf: getBuffer()}, nil
+	return &body{u: u, n: u.tmps, ext: extension(meta), path: u.s.pathOf(meta), buf: getBuffer()}, nil
 }
 
 // Add takes a record. A record that no line of JSON can hold is refused with store.ErrRecord.
@@ -155,6 +155,21 @@ func (u *unit) take(b asideBody) (kept bool, err error) {
 	return true, nil
 }
 
+// keep is take, and removes what the unit does not need or cannot have any more.
+func (u *unit) keep(b asideBody) error {
+	kept, err := u.take(b)
+	if kept {
+		return nil
+	}
+	if derr := disk.RemoveTmp(b.tmp); err == nil {
+		err = derr
+	}
+	if err != nil {
+		return fmt.Errorf("finish body in unit %s: %w", u.name, err)
+	}
+	return nil
+}
+
 // has reports whether the unit has a body of that name already.
 func (u *unit) has(name string) bool {
 	u.mu.Lock()
@@ -194,4 +209,12 @@ func (u *unit) jobTmp() string { return u.s.jobPath(u.job, tmpFolder) }
 
 func (u *unit) bodyTmp(n int) string {
 	return u.s.tmpPath(u.job, u.stem+"~"+strconv.Itoa(n)+tmpBody)
+}
+
+// nextTmp returns the path of one more body of the unit.
+func (u *unit) nextTmp() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tmps++
+	return u.bodyTmp(u.tmps)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
 
 var _ store.Verifier = (*Store)(nil)
@@ -88,7 +89,7 @@ func (v *verification) where(path string) string { return strings.TrimPrefix(pat
 
 func (v *verification) entries(folder string) func(func(os.DirEntry, error) bool) {
 	return func(yield func(os.DirEntry, error) bool) {
-		for e, err := range entries(v.ctx, v.s.jobPath(v.job, folder)) {
+		for e, err := range disk.Entries(v.ctx, v.s.jobPath(v.job, folder)) {
 			v.looks++
 			if !yield(e, err) {
 				return
@@ -164,7 +165,7 @@ func (v *verification) references(path string) error {
 		return nil
 	}
 	if err != nil {
-		return trouble("open", path, err)
+		return disk.Trouble("open", path, err)
 	}
 	defer func() { _ = f.Close() }()
 	dec := json.NewDecoder(bufio.NewReaderSize(f, bufferSize))

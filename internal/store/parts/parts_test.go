@@ -201,10 +201,12 @@ func TestBeginStartsOver(t *testing.T) {
 
 func TestWhatIsDamagedStartsOver(t *testing.T) {
 	for claim, damage := range map[string]func(part, note string) error{
-		"the note is torn":         func(_, note string) error { return os.Truncate(note, 40) },
-		"the note is gone":         func(_, note string) error { return os.Remove(note) },
-		"the note is of later":     func(_, note string) error { return os.WriteFile(note, []byte(`{"v":2,"size":3}`), 0o644) },
-		"the digest is damaged":    func(_, note string) error { return os.WriteFile(note, []byte(`{"v":1,"size":3,"sha256":"aGVsbG8="}`), 0o644) },
+		"the note is torn":     func(_, note string) error { return os.Truncate(note, 40) },
+		"the note is gone":     func(_, note string) error { return os.Remove(note) },
+		"the note is of later": func(_, note string) error { return os.WriteFile(note, []byte(`{"v":2,"size":3}`), 0o644) },
+		"the digest is damaged": func(_, note string) error {
+			return os.WriteFile(note, []byte(`{"v":1,"size":3,"sha256":"aGVsbG8="}`), 0o644)
+		},
 		"the part is shorter":      func(part, _ string) error { return os.Truncate(part, 899) },
 		"the part is gone":         func(part, _ string) error { return os.Remove(part) },
 		"a size below nothing":     func(_, note string) error { return os.WriteFile(note, []byte(`{"v":1,"size":-3}`), 0o644) },
