@@ -42,6 +42,13 @@ func drawRequest(t *rapid.T) Request {
 		}
 		r.Meta = json.RawMessage(strings.TrimSpace(b.String()))
 	}
+	if rapid.Bool().Draw(t, "since") {
+		r.Since = &Since{
+			URL: text(t, "answered"), ETag: text(t, "etag"), LastModified: text(t, "modified"), BodyJob: JobID(text(t, "body job")),
+			Body: text(t, "body"), Bytes: rapid.Int64Range(0, 1<<40).Draw(t, "length"), SHA256: text(t, "digest"), ContentType: text(t, "type"),
+			FetchedAt: time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "fetched")).UTC(),
+		}
+	}
 	for range rapid.IntRange(0, 3).Draw(t, "headers") {
 		if r.Header == nil {
 			r.Header = Header{}

@@ -157,6 +157,7 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		"--data": func(s *Spec) { s.Data = []byte("x") }, "--robots": func(s *Spec) { s.Robots = "ignore" },
 		"--user-agent": func(s *Spec) { s.UserAgent = "x" }, "--no-dedupe": func(s *Spec) { s.NoDedupe = true },
 		"--resume-above": func(s *Spec) { s.ResumeAbove = ResumeNever },
+		"--since":        func(s *Spec) { s.Since = "a" },
 	}
 	if got, want := len(change), len(DefaultSpec().fields()); got != want {
 		t.Errorf("%d fields changed here, %d compared", got, want)
@@ -177,6 +178,7 @@ func TestSpecsThatCannotBeAreRefusedByFlag(t *testing.T) {
 	}
 	for flag, change := range map[string][]func(*Spec){
 		"--queue": {func(s *Spec) { s.Queue = "urgent" }},
+		"--since": {func(s *Spec) { s.Since = "../a" }},
 		"--host-rate": {func(s *Spec) { s.HostRate = -1 }, func(s *Spec) { s.HostRate = math.NaN() }, func(s *Spec) { s.HostRate = math.Inf(1) },
 			func(s *Spec) { s.HostRate = 1e-9 }, func(s *Spec) { s.HostRate = 1e9 }},
 		"--host-burst": {func(s *Spec) { s.HostBurst = 0 }},

@@ -20,6 +20,7 @@ type Request struct {
 	Meta    json.RawMessage `json:"meta,omitempty"`
 	Retries *int            `json:"retries,omitempty"`
 	Timeout Duration        `json:"timeout,omitempty"`
+	Since   *Since          `json:"since,omitempty"` // what an earlier job has of it
 
 	// The rest is there once the request was redirected to another host and left its batch.
 	ID           RequestID `json:"id,omitempty"`     // URL no longer tells it
@@ -73,7 +74,7 @@ func (h *Header) UnmarshalJSON(data []byte) error {
 // plain reports whether the request is nothing but its URL.
 func (r *Request) plain() bool {
 	return r.Method == "" && r.Header == nil && r.Body == nil && r.BodyKey == "" && r.Key == "" && r.Meta == nil &&
-		r.Retries == nil && r.Timeout == 0 && r.ID == "" && r.Origin == "" && r.OriginMethod == "" && r.Redirects == nil
+		r.Retries == nil && r.Timeout == 0 && r.Since == nil && r.ID == "" && r.Origin == "" && r.OriginMethod == "" && r.Redirects == nil
 }
 
 // wire is Request without its methods.

@@ -35,6 +35,10 @@ type Spec struct {
 	// ResumeAbove is the size in bytes from which on a body whose transfer is cut goes on from where it was;
 	// 0 = DefaultResumeAbove, ResumeNever = none does.
 	ResumeAbove int64 `json:"resume_above,omitempty"`
+	// Since is the earlier job whose answers requests refer to, "" = none; SinceStore is the identity of the store that
+	// has them. A worker whose store is another fetches anew.
+	Since      JobID  `json:"since,omitempty"`
+	SinceStore string `json:"since_store,omitempty"`
 }
 
 // The special values of Spec.ResumeAbove.
@@ -87,6 +91,11 @@ func (s Spec) Validate() error {
 		return fmt.Errorf("--resume-above %d: 0 (never) or more", s.ResumeAbove)
 	case s.Robots != "obey" && s.Robots != "ignore":
 		return fmt.Errorf("--robots %q: obey or ignore", s.Robots)
+	}
+	if s.Since != "" {
+		if err := s.Since.Validate(); err != nil {
+			return fmt.Errorf("--since: %w", err)
+		}
 	}
 	if _, err := s.RetryOn.Compile(); err != nil {
 		return err
@@ -160,6 +169,7 @@ func (s Spec) fields() map[string]string {
 		"--header": string(header), "--data": fmt.Sprintf("%q", s.Data), "--robots": s.Robots,
 		"--user-agent": orNone(s.UserAgent), "--no-dedupe": fmt.Sprint(s.NoDedupe),
 		"--resume-above": fmt.Sprint(max(0, cmp.Or(s.ResumeAbove, DefaultResumeAbove))),
+		"--since":        orNone(string(s.Since)),
 	}
 }
 

@@ -32,6 +32,10 @@ type Options struct {
 	MaxBatch int
 	// MemoryLimit is about how many bytes of partial batches are held before the oldest are flushed; 0 = 32 MiB.
 	MemoryLimit int
+	// Earlier returns what the job that the spec's Since names has of a request, by what makes the request itself within
+	// its job; nil if that is nothing to ask the origin by. An error ends the run. It is asked by one goroutine, for GET
+	// and HEAD without a body. nil: there is no earlier job, or it brings the requests itself (see Refetch).
+	Earlier func(method, url, key string) (*tasks.Since, error)
 }
 
 // Counts is what has become of the lines so far.
@@ -41,6 +45,8 @@ type Counts struct {
 	Duplicates int64 `json:"duplicates"` // requests the job had already
 	BadLines   int64 `json:"bad_lines"`
 	Batches    int64 `json:"batches"`
+	// Conditional are those accepted that ask only for what has changed since an earlier job.
+	Conditional int64 `json:"conditional,omitempty"`
 }
 
 // Enqueuer fills one job. Counts may be called while Run runs.
@@ -71,17 +77,23 @@ func (e *Enqueuer) Counts() Counts {
 	return Counts{
 		Lines: e.lines.Load(), BadLines: e.bad.Load(),
 		Accepted: e.sender.accepted.Load(), Duplicates: e.sender.duplicates.Load(), Batches: e.sender.batches.Load(),
+		Conditional: e.sender.conditional.Load(),
 	}
 }
 
 // Run reads the list to its end. It does not seal the job. On an error, and when ctx is done, what was accepted stays
 // accepted; the rest is taken by running again.
 func (e *Enqueuer) Run(ctx context.Context, list *lists.Reader) error {
+	return e.fill(ctx, func() error { return e.read(ctx, list) })
+}
+
+// fill runs read, which puts requests into batches, and sends all of them on.
+func (e *Enqueuer) fill(ctx context.Context, read func() error) error {
 	e.sender.start(ctx)
 	idle, stop := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
 	flusher.Go(func() { e.flushWhenIdle(idle) })
-	err := e.read(ctx, list)
+	err := read()
 	stop()
 	flusher.Wait()
 	if err == nil {
@@ -171,13 +183,21 @@ func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
 			return nil, err
 		}
 	}
+	if err := e.since(&p); err != nil {
+		return nil, err
+	}
+	e.put(u.Host, p)
+	return nil, nil
+}
+
+// put adds a request to its host's batch.
+func (e *Enqueuer) put(host string, p pending) {
 	p.hash = e.hash(&p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, full := range e.groups.add(u.Host, p) {
+	for _, full := range e.groups.add(host, p) {
 		e.sender.offer(full)
 	}
-	return nil, nil
 }
 
 func plain(it *lists.Item) bool {

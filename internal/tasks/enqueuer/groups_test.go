@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -51,6 +52,14 @@ func TestBatchesCloseBefore8KiB(t *testing.T) {
 				p.request = &tasks.Request{URL: p.url, Method: "OPTIONS", Key: strings.Repeat("k", rapid.IntRange(0, 50).Draw(t, "key")),
 					Body:   []byte(strings.Repeat("b", rapid.IntRange(0, 4096).Draw(t, "body"))),
 					Header: tasks.Header{"X-Long": {strings.Repeat("v", rapid.IntRange(0, 2000).Draw(t, "value"))}}}
+			}
+			if rapid.Bool().Draw(t, "since") {
+				if p.request == nil {
+					p.request = &tasks.Request{URL: p.url}
+				}
+				p.request.Since = &tasks.Since{URL: p.url, ETag: strings.Repeat(`"`, rapid.IntRange(0, 1000).Draw(t, "etag")),
+					LastModified: "Fri, 20 Nov 2026 09:30:12 GMT", FetchedAt: time.Now(), BodyJob: "an-earlier-job", Body: "bodies/2c/2cf24d.html",
+					Bytes: 1 << 40, SHA256: strings.Repeat("a", 64), ContentType: "text/html; charset=\"utf-8\""}
 			}
 			for _, b := range gs.add("h", p) {
 				o, err := s.write(b)

@@ -37,7 +37,7 @@ type sender struct {
 
 	underWay sync.Map // ids of the batches in the hands of a sender
 
-	accepted, duplicates, batches atomic.Int64
+	accepted, duplicates, batches, conditional atomic.Int64
 }
 
 func (s *sender) start(ctx context.Context) {
@@ -120,6 +120,7 @@ func (s *sender) sendOnce(ctx context.Context, offers []offer) (rest []batch, er
 		case a.Accepted(), ours[offers[i].ID]:
 			s.accepted.Add(n)
 			s.batches.Add(1)
+			s.conditional.Add(conditional(offers[i].batch))
 			accepted = append(accepted, ledger.Envelope{Batch: offers[i].ID, Payload: offers[i].Payload})
 		case a.Open:
 			s.duplicates.Add(n)
@@ -238,6 +239,16 @@ func (s *sender) write(b batch) (ledger.Offer, error) {
 		return ledger.Offer{}, err
 	}
 	return ledger.Offer{ID: tasks.ListedBatchID(s.job, hashes), Payload: payload, Hashes: hashes}, nil
+}
+
+// conditional is how many requests of a batch ask only for what has changed since an earlier job.
+func conditional(b batch) (n int64) {
+	for i := range b.pending {
+		if r := b.pending[i].request; r != nil && r.Since != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // without returns the batch without the requests at the given indexes.
