@@ -60,12 +60,19 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 	}
 	defer a.releasePart()
 	for {
+		asked := a.ranged(next)
+		if !a.part.asked {
+			asked = a.conditional(next)
+		}
 		a.sent = next.Body
-		resp, err := v.fetcher.Do(ctx, a.ranged(next))
+		resp, err := v.fetcher.Do(ctx, asked)
 		if err != nil {
 			return a.unanswered(ctx, err)
 		}
 		a.teach(ctx, v.visit, resp)
+		if asked != next && !a.part.asked && resp.Status == http.StatusNotModified {
+			return a.unchanged(ctx, resp)
+		}
 		follow, redirected, err := fetch.Redirect(next, resp)
 		if err != nil {
 			_ = resp.Body.Close()

@@ -57,6 +57,7 @@ type happening struct {
 	retryAfter time.Duration
 	canceled   bool // we gave it up ourselves
 	moved      bool // it has moved a large body on, whose beginning is kept
+	unchanged  bool // a conditional request was answered by 304
 }
 
 // delay is how long to wait before the n-th try again. What the server asked for wins over the backoff, up to a cap; a
@@ -69,7 +70,9 @@ func (h happening) delay(b tasks.Backoff, n int, random float64) time.Duration {
 }
 
 // ok reports whether the request has been answered as wished.
-func (h happening) ok() bool { return h.class == "" && h.status >= 200 && h.status < 300 }
+func (h happening) ok() bool {
+	return h.class == "" && (h.unchanged || h.status >= 200 && h.status < 300)
+}
 
 // name is the status or class that the retry table knows the happening by.
 func (h happening) name() string {

@@ -74,7 +74,7 @@ func (a *attempt) ranged(next *fetch.Request) *fetch.Request {
 		return next
 	}
 	n := a.part.Note()
-	if next.Method != http.MethodGet || n.URL != next.URL || a.part.Size() >= n.Length || conditional(next.Header) {
+	if next.Method != http.MethodGet || n.URL != next.URL || a.part.Size() >= n.Length || hasConditions(next.Header) {
 		return next
 	}
 	rest := *next
@@ -92,17 +92,6 @@ func (a *attempt) ranged(next *fetch.Request) *fetch.Request {
 	}
 	a.part.asked = true
 	return &rest
-}
-
-// conditional reports whether a request has conditions or ranges of its own (RFC 9110, sections 13.1 and 14.2).
-func conditional(h http.Header) bool {
-	for name := range h {
-		switch http.CanonicalHeaderKey(name) {
-		case "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since":
-			return true
-		}
-	}
-	return false
 }
 
 // misfits reports whether an answer to a ranged exchange is of no use: it is not the rest of what is kept.
@@ -145,8 +134,8 @@ func (a *attempt) resumable(resp *fetch.Response) (n store.PartNote, ok bool) {
 	if n.ETag == "" && settled(resp.Header) {
 		n.LastModified = resp.Header.Get("Last-Modified")
 	}
-	method, _, sent := resp.Sent()
-	return n, a.parts != nil && resp.Status == http.StatusOK && method == http.MethodGet && !conditional(sent) &&
+	method, _, _ := resp.Sent()
+	return n, a.parts != nil && resp.Status == http.StatusOK && method == http.MethodGet &&
 		n.ETag+n.LastModified != "" && a.spec.Resumes(n.Length) && n.Length <= a.spec.MaxBody &&
 		!strings.EqualFold(resp.Header.Get("Accept-Ranges"), "none")
 }
