@@ -36,6 +36,9 @@ var builtin = map[string]handler{
 	"resumable":   resumable,
 	"headers":     headers,
 	"echo":        echo,
+	"versioned":   versioned,
+	"change":      change,
+	"bodies":      bodies,
 }
 
 func firstSegment(path string) string {

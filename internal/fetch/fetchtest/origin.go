@@ -38,6 +38,10 @@ import (
 //	                          seed=S other bytes, by=date|nothing Last-Modified instead, or neither
 //	/headers                  the request's headers as JSON
 //	/echo                     method, host, uri, headers and body as JSON
+//	/versioned/ID?by=V        a page with ETag and Last-Modified, and 304 to whom they come back;
+//	                          by=weak, etag, modified or none: other validators
+//	/change/ID                makes the next version of that page
+//	/bodies                   how many bodies of versioned pages were sent
 //
 // Its methods are safe for concurrent use.
 type Origin struct {
@@ -164,6 +168,13 @@ func (o *Origin) handler(path string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { h(o, w, r) }
 	}
 	return http.NotFound
+}
+
+// tried returns how often path was tried so far.
+func (o *Origin) tried(path string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tries[path]
 }
 
 // try returns how often path was tried before.

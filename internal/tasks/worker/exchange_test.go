@@ -41,7 +41,7 @@ func (f *fleet) body(r *store.Record) string {
 	if r.Body == "" {
 		return ""
 	}
-	b, err := f.store.OpenBody(f.t.Context(), r.Job, r.Body)
+	b, err := f.store.OpenBody(f.t.Context(), r.BodyOf(), r.Body)
 	if err != nil {
 		f.t.Fatal(err)
 	}

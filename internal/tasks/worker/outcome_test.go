@@ -105,6 +105,7 @@ func TestWhatIsRecordedOfTheLastAttempt(t *testing.T) {
 	}{
 		"answered":   {happening{status: 200}, store.OK, "", ""},
 		"no content": {happening{status: 204}, store.OK, "", ""},
+		"unchanged":  {happening{status: 304, unchanged: true}, store.OK, "", ""},
 		"not found":  {happening{status: 404}, store.HTTPError, "http_404", "http_404: the server answered 404"},
 		"redirect to nowhere": {happening{status: 302}, store.HTTPError, "http_302",
 			"http_302: the server answered 302"},
