@@ -121,6 +121,9 @@ func (b *rebuilding) entries(ctx context.Context, a *store.Account) error {
 		if e.Class != "" {
 			counters = append(counters, ledger.Counter{Name: "class:" + e.Class, Add: 1})
 		}
+		if e.Unchanged {
+			counters = append(counters, ledger.Counter{Name: "unchanged", Add: 1})
+		}
 		if err := b.to.Recorded(ctx, tasks.RequestID(e.ID), a.Generation, counters...); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/progress"
+	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
@@ -30,7 +31,7 @@ const enqueueHelp = `Put lists of URLs into a job that the fleet's workers fetch
 Each line is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries", "timeout"}. Blank
 lines and lines that begin with # are ignored. Files may be gzip or zstd. Running the same command again with the same
 --job continues it: nothing twice, nothing missing.
-`
+` + sinceHelp
 
 // Enqueue runs the enqueue command and returns its exit code.
 func Enqueue(w IO) int {
@@ -46,6 +47,8 @@ type enqueueCommand struct {
 	Wait  bool     `env:"FLEET_WAIT" help:"Follow the job to its end."`
 	JSON  bool     `name:"json" env:"FLEET_JSON" help:"Print the result as JSON on standard output."`
 	Quiet bool     `short:"q" env:"FLEET_QUIET" help:"No progress."`
+	Since string   `env:"FLEET_SINCE" placeholder:"JOB" help:"Ask only for what has changed since this earlier job; without a list, at all of its URLs. Needs --store."`
+	Store string   `env:"FLEET_STORE" placeholder:"URL" help:"With --since: the store that has the earlier job, and takes this one."`
 	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input, which is also read when no file is given."`
 }
 
@@ -63,7 +66,21 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 		return err
 	}
 	defer rdb.Close()
-	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), given: given, quiet: c.Quiet, files: c.Files}
+	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), quiet: c.Quiet, files: c.Files}
+	if c.Since != "" {
+		s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		if p.since, err = openEarlier(ctx, s, c.Since, len(c.Files) == 0, &spec, &given); err != nil {
+			return err
+		}
+		if err := p.since.ask(ctx, rdb, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) }); err != nil {
+			return err
+		}
+	}
+	p.given = given
 	p.dispatcher = dispatch.New(rdb, p.ledger)
 	if err := p.open(ctx, c.Job, spec); err != nil {
 		return err
@@ -101,7 +118,14 @@ func (c *enqueueCommand) work(ctx context.Context, w IO, p *producer) error {
 
 // sources checks the lists before anything is created.
 func (c *enqueueCommand) sources(w IO) error {
-	if len(c.Files) == 0 {
+	if c.Since != "" {
+		if err := checkSince(c.Since, c.Job, c.Files, &c.PolicyFlags); err != nil {
+			return err
+		}
+		if c.Store == "" {
+			return usage("--since %s: name the store that has its results with --store", c.Since)
+		}
+	} else if len(c.Files) == 0 {
 		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usage("no list given: name files, or - for standard input")
 		}
@@ -115,6 +139,8 @@ type enqueueResult struct {
 	Job tasks.JobID `json:"job"`
 	enqueuer.Counts
 	Sealed bool           `json:"sealed"`
+	Since  tasks.JobID    `json:"since,omitempty"`
+	Left   int64          `json:"left,omitempty"` // requests of the earlier job that its records do not tell
 	Error  string         `json:"error,omitempty"`
 	Status *ledger.Status `json:"status,omitempty"` // with --wait
 }
@@ -122,6 +148,9 @@ type enqueueResult struct {
 // report prints the result. Its error is only the exit code.
 func (c *enqueueCommand) report(ctx context.Context, w IO, p *producer, failed error) error {
 	res := enqueueResult{Job: p.job, Counts: p.enqueuer.Counts(), Sealed: p.sealed}
+	if p.since != nil {
+		res.Since, res.Left = p.since.job, p.since.tally.Left
+	}
 	if failed != nil {
 		res.Error = failed.Error()
 	}
@@ -137,7 +166,7 @@ func (c *enqueueCommand) report(ctx context.Context, w IO, p *producer, failed e
 			return fmt.Errorf("write the result: %w", err)
 		}
 	} else {
-		res.print(w.Stdout)
+		res.print(w.Stdout, p.since)
 	}
 	incomplete := res.BadLines > 0 || res.Status != nil && res.Status.OK < res.Status.Recorded()
 	if failed == nil && incomplete {
@@ -146,10 +175,18 @@ func (c *enqueueCommand) report(ctx context.Context, w IO, p *producer, failed e
 	return nil
 }
 
-func (r *enqueueResult) print(w io.Writer) {
+func (r *enqueueResult) print(w io.Writer, since *earlierJob) {
 	fmt.Fprintf(w, "job %s: %d accepted, %d duplicates, %d bad lines\n", r.Job, r.Accepted, r.Duplicates, r.BadLines)
+	if since != nil && r.Sealed {
+		for _, line := range since.told(r.Counts) {
+			fmt.Fprintln(w, line)
+		}
+	}
 	if s := r.Status; s != nil {
 		fmt.Fprintf(w, "ended: %d ok, %d http_error, %d failed, %d skipped\n", s.OK, s.HTTPErr, s.Failed, s.Skipped)
+		if since != nil {
+			fmt.Fprintf(w, "unchanged: %d\n", s.Unchanged)
+		}
 	}
 }
 
@@ -162,6 +199,8 @@ type producer struct {
 	given      []string
 	files      []string
 	quiet      bool
+	since      *earlierJob // nil: there is none
+	find       func(method, url, key string) (*tasks.Since, error)
 	ledger     *ledger.Ledger
 	dispatcher *dispatch.Dispatcher
 
@@ -200,14 +239,32 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 		stdin = untilDone(ctx, stdin)
 	}
 	p.list = lists.Open(p.files, stdin, lists.Options{})
-	if _, size := p.list.Progress(); fresh && size > 0 {
-		const lineLength = 80 // bytes, about
-		if err := p.ledger.Expect(ctx, p.job, size/lineLength); err != nil {
+	if n := p.expected(); fresh && n > 0 {
+		if err := p.ledger.Expect(ctx, p.job, n); err != nil {
 			return redisconn.Explain(err)
 		}
 	}
-	p.enqueuer = enqueuer.New(p.ledger, p.dispatcher, enqueuer.Options{Job: p.job, Spec: inForce, OnBadLine: p.bad})
+	opts := enqueuer.Options{Job: p.job, Spec: inForce, OnBadLine: p.bad}
+	if p.since != nil {
+		if err := p.since.agrees(p.job, inForce); err != nil {
+			return err
+		}
+		if !p.since.whole {
+			opts.Earlier = func(method, url, key string) (*tasks.Since, error) { return p.find(method, url, key) }
+		}
+	}
+	p.enqueuer = enqueuer.New(p.ledger, p.dispatcher, opts)
 	return nil
+}
+
+// expected is about how many requests will come, 0 = unknown.
+func (p *producer) expected() int64 {
+	if p.since != nil && p.since.whole {
+		return p.since.expected
+	}
+	const lineLength = 80 // bytes, about
+	_, size := p.list.Progress()
+	return size / lineLength
 }
 
 // maxBadShown is how many bad lines are printed; all are counted.
@@ -236,7 +293,7 @@ func (p *producer) say(line string) {
 // fill reads the lists into the job and seals it.
 func (p *producer) fill(ctx context.Context) error {
 	defer p.list.Close()
-	err := p.enqueuer.Run(ctx, p.list)
+	err := p.read(ctx)
 	if err == nil {
 		faults.Point("before-seal")
 		if err = p.enqueuer.Seal(ctx); err == nil {
@@ -248,6 +305,22 @@ func (p *producer) fill(ctx context.Context) error {
 		return &exitError{code: ExitInterrupted, err: p.resumable(context.Cause(ctx))}
 	}
 	return p.resumable(redisconn.Explain(err))
+}
+
+// read puts the requests into the job.
+func (p *producer) read(ctx context.Context) error {
+	if p.since != nil {
+		return p.since.fill(ctx, p)
+	}
+	return p.enqueuer.Run(ctx, p.list)
+}
+
+// progress is how much of the list was read, of how much; 0 = unknown.
+func (p *producer) progress() (done, total int64) {
+	if p.since != nil {
+		return p.since.progress(p.enqueuer.Counts().Lines, p.list)
+	}
+	return p.list.Progress()
 }
 
 // resumable adds to what stopped a producer how to go on. fleet run says it in its summary.
@@ -273,7 +346,7 @@ func untilDone(ctx context.Context, stdin io.Reader) io.Reader {
 func (p *producer) tell() {
 	counts := p.enqueuer.Counts()
 	line := fmt.Sprintf("%s: job %s: %d accepted, %d duplicates, %d bad lines", p.name, p.job, counts.Accepted, counts.Duplicates, counts.BadLines)
-	if done, total := p.list.Progress(); total > 0 {
+	if done, total := p.progress(); total > 0 {
 		line += fmt.Sprintf(", %d%% of the list", 100*done/total)
 	}
 	p.say(line)
@@ -308,6 +381,6 @@ func (p *producer) sample(ctx context.Context) (progress.Snapshot, error) {
 	counts := p.enqueuer.Counts()
 	s.Duplicates, s.BadLines = counts.Duplicates, counts.BadLines
 	s.Listing = s.State == "accepting"
-	s.ListDone, s.ListTotal = p.list.Progress()
+	s.ListDone, s.ListTotal = p.progress()
 	return s, nil
 }

@@ -97,6 +97,9 @@ func printStatus(w io.Writer, s ledger.Status) {
 	fmt.Fprintf(w, "job %s: %s\n", s.Job, s.State)
 	fmt.Fprintf(w, "accepted %d, open %d in %d batches\n", s.Accepted, s.Open, s.Batches)
 	fmt.Fprintf(w, "ok %d, http_error %d, failed %d, skipped %d\n", s.OK, s.HTTPErr, s.Failed, s.Skipped)
+	if s.Unchanged > 0 {
+		fmt.Fprintf(w, "%d of those ok are unchanged since an earlier job\n", s.Unchanged)
+	}
 	fmt.Fprintf(w, "%d bytes of bodies, %.1f requests/s over the last minute\n", s.Bytes, s.Rate)
 	for _, class := range slices.Sorted(maps.Keys(s.Classes)) {
 		fmt.Fprintf(w, "  %s %d\n", class, s.Classes[class])

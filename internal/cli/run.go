@@ -45,6 +45,7 @@ type LocalFlags struct {
 
 type runCommand struct {
 	LocalFlags
+	Since string   `env:"FLEET_SINCE" placeholder:"JOB" help:"Ask only for what has changed since this earlier job in --out; without a list, at all of its URLs."`
 	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input."`
 }
 
@@ -58,12 +59,18 @@ without a FILE it goes on with the job in --out, which is enough unless its list
 
 With --redis a run keeps to itself all the same: its job has a queue of its own there, so --queue is refused. No worker
 takes from that queue, and the run takes from no other.
+` + sinceHelp + `
+DIR/results.jsonl then has the records of the new job; the earlier one stays in the folder.
 ` + exitHelp
 }
 
 // Run fetches lists in one process.
 func (c *runCommand) Run(ctx context.Context, w IO) error {
-	if len(c.Files) == 0 && (!recorded(c.Out) || piped(w.Stdin)) {
+	if c.Since != "" {
+		if err := errors.Join(checkSince(c.Since, c.Job, c.Files, &c.PolicyFlags), existing(c.Since, c.Out)); err != nil {
+			return err
+		}
+	} else if len(c.Files) == 0 && (!recorded(c.Out) || piped(w.Stdin)) {
 		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usage("no list given: name files, or - for standard input")
 		}
@@ -72,7 +79,7 @@ func (c *runCommand) Run(ctx context.Context, w IO) error {
 	if err := lists.Check(c.Files); err != nil {
 		return err
 	}
-	return (&local{LocalFlags: c.LocalFlags, files: c.Files, w: w}).run(ctx)
+	return (&local{LocalFlags: c.LocalFlags, since: c.Since, files: c.Files, w: w}).run(ctx)
 }
 
 // piped reports whether standard input is a pipe or a file, and not a terminal or nothing.
@@ -88,6 +95,7 @@ func piped(r io.Reader) bool {
 // local is a fleet in one process: Redis, producer, worker, display, results.
 type local struct {
 	LocalFlags
+	since   string // an earlier job, "" = none
 	files   []string
 	w       IO
 	began   time.Time
@@ -192,7 +200,7 @@ func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
 	if l.note, l.noted, err = readJobNote(l.Out); err != nil {
 		return err
 	}
-	if l.Job == "" && l.noted {
+	if l.Job == "" && l.noted && (l.since == "" || string(l.note.Spec.Since) == l.since) {
 		l.Job = string(l.note.Job)
 	}
 	if l.Job == "" {
@@ -234,6 +242,9 @@ func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) er
 	p := &producer{w: l.w, name: "fleet", here: true, ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
 	p.dispatcher = dispatch.New(l.redis, p.ledger)
 	l.producer = p
+	if err := l.openSince(ctx, &spec); err != nil {
+		return err
+	}
 	if note := l.note; l.noted && note.Job == tasks.JobID(l.Job) && l.embedded != nil {
 		if _, _, err := p.ledger.Create(ctx, note.Job, note.Spec, nil); err != nil {
 			return err
@@ -313,7 +324,7 @@ func (l *local) work(ctx context.Context) error {
 // the list it is not complete, however well the rest went.
 func (l *local) complete() error {
 	if l.noted && !l.note.Complete && l.note.Job == l.producer.job && l.producer.enqueuer.Counts().Lines == 0 {
-		return usage("job %s in %s was cut short, and what it had not begun is in its list only: give the list again", l.Job, l.Out)
+		return usage("job %s in %s was cut short, and what it had not begun is in its list only: give %s again", l.Job, l.Out, l.source())
 	}
 	l.current.Complete = true
 	return writeJobNote(l.Out, l.current)
@@ -367,6 +378,7 @@ func (l *local) results(ctx context.Context) (progress.Summary, error) {
 	latency := &progress.Latency{}
 	err := writeAtomically(path, func(w io.Writer) error {
 		return writeResults(ctx, w, l.member.store, l.producer.job, func(r *store.Record) {
+			l.producer.since.saw(r)
 			if r.Timings != nil && r.FetchedAt.After(l.began) {
 				latency.Observe(hostOf(r), time.Duration(r.Timings.Total*float64(time.Millisecond)))
 			}
@@ -392,6 +404,9 @@ func (l *local) show(s progress.Summary, interrupted error) error {
 		s.Notes = append(s.Notes, "what was done is safe: mend what is wrong and run the same command again to continue")
 	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 && !l.once {
 		s.Notes = append(s.Notes, fmt.Sprintf("--retry-failed takes the %d that failed again", failed))
+	}
+	if since := l.producer.since; since != nil && interrupted == nil {
+		s.Notes = append(s.Notes, since.told(l.producer.enqueuer.Counts())...)
 	}
 	if l.held.Load()*2 > l.looks.Load() {
 		s.Notes = append(s.Notes, "host limits held the run back: --host-rate and --host-conns change them")

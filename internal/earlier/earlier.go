@@ -99,5 +99,5 @@ func Check(ctx context.Context, s store.Store, job tasks.JobID) error {
 	for _, err := range s.Units(ctx, string(job)) {
 		return err
 	}
-	return fmt.Errorf("%s has no results of job %s: check the id and --store", s, job)
+	return fmt.Errorf("%s has no results of job %s", s, job)
 }

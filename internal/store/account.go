@@ -34,9 +34,11 @@ type Entry struct {
 	Fate     Fate    `json:"fate"`
 	Outcome  Outcome `json:"outcome,omitempty"`  // when recorded
 	Class    string  `json:"class,omitempty"`    // error class, when not ok
-	Bytes    int64   `json:"bytes,omitempty"`    // decoded bytes of its body
+	Bytes    int64   `json:"bytes,omitempty"`    // decoded bytes of its body; 0 where it is an earlier one
 	Attempts int     `json:"attempts,omitempty"` // used up so far
 	Error    string  `json:"error,omitempty"`    // what happened, where the outcome is not ok
+	// Unchanged says that the body is an earlier one: the origin answered 304.
+	Unchanged bool `json:"unchanged,omitempty"`
 	// Request is the request itself, opaque to the store, kept where the outcome is not ok so that it can be
 	// taken again from the store alone.
 	Request json.RawMessage `json:"request,omitempty"`

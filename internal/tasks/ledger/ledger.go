@@ -228,6 +228,8 @@ type Status struct {
 	Created  time.Time        `json:"created"`
 	Ended    *time.Time       `json:"ended,omitempty"`
 	Large    []Large          `json:"large,omitempty"` // bodies under way or cut, those furthest from their end first
+	// Unchanged are those of OK whose origin answered 304 to a conditional request: Bytes has nothing of them.
+	Unchanged int64 `json:"unchanged,omitempty"`
 }
 
 // Recorded is the number of requests with an outcome.
@@ -250,7 +252,7 @@ func (l *Ledger) Status(ctx context.Context, job tasks.JobID) (Status, error) {
 	s := Status{
 		Job: job, State: "accepting", Accepted: n("accepted"), Open: n("open"), OK: n("ok"), HTTPErr: n("http_error"),
 		Failed: n("failed"), Skipped: n("skipped"), Bytes: n("bytes"), Rate: paceOf(pace.Val(), now.Val()),
-		Classes: map[string]int64{}, Batches: batches.Val(), Outbox: outbox.Val(), Store: v["store"],
+		Unchanged: n("unchanged"), Classes: map[string]int64{}, Batches: batches.Val(), Outbox: outbox.Val(), Store: v["store"],
 		Created: time.UnixMilli(n("created")).UTC(),
 	}
 	for name := range v {

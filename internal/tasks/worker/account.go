@@ -106,7 +106,8 @@ func (v *visitRun) entry(ctx context.Context, r *result, request *tasks.Request)
 // recorded is the entry of a recorded request. One that is not ok keeps the request, to be taken again from here, with
 // its body: the store outlives Redis.
 func (d *delivery) recorded(ctx context.Context, r *store.Record, request *tasks.Request) (store.Entry, error) {
-	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: newBytes(r), Attempts: r.Attempts}
+	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: newBytes(r), Attempts: r.Attempts,
+		Unchanged: r.Unchanged}
 	if r.Error == nil {
 		return entry, nil
 	}
@@ -337,6 +338,9 @@ func (d *delivery) finishing(a *store.Account) (f ledger.Finishing, text string)
 		counts["bytes"] += e.Bytes
 		if e.Class != "" {
 			counts["class:"+e.Class]++
+		}
+		if e.Unchanged {
+			counts["unchanged"]++
 		}
 	}
 	for name, n := range counts {
