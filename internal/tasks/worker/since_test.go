@@ -14,12 +14,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/earlier"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
+	"github.com/fetchfleet/fetchfleet/internal/tasks/taskstest"
 )
 
 // sinceSpec refers to an earlier job in the fleet's own store.
@@ -196,8 +199,18 @@ func TestAnUnchangedPageIsNotSentAgain(t *testing.T) {
 	}
 	s := f.await("second", within)
 	bytes := int64(len(pages["/none"].body) + len(pages["/star"].body))
-	if s.OK != 7 || s.Recorded() != 7 || s.Bytes != bytes {
-		t.Errorf("status %+v, want 7 ok and %d bytes: what was not sent does not count", s, bytes)
+	if s.OK != 7 || s.Recorded() != 7 || s.Unchanged != 5 || s.Bytes != bytes {
+		t.Errorf("status %+v, want 7 ok, 5 of them unchanged, and %d bytes: what was not sent does not count", s, bytes)
+	}
+	rebuilt := ledger.New(taskstest.Embedded(t)) // from the store alone, as fleet run does
+	if _, _, err := rebuilt.Create(t.Context(), "second", f.sinceSpec("first"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := audit.Rebuild(t.Context(), rebuilt, f.store, "second", f.sinceSpec("first")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := rebuilt.Status(t.Context(), "second"); err != nil || r.OK != s.OK || r.Unchanged != s.Unchanged || r.Bytes != s.Bytes {
+		t.Errorf("rebuilt: %+v, %v", r, err)
 	}
 }
 
