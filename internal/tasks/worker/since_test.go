@@ -264,8 +264,9 @@ func TestOnlyTheURLThatAnsweredIsAskedConditionally(t *testing.T) {
 	f := newFleet(t)
 	other := f.origin.Host(2)
 	target := f.page("/target", `"1"`, "")
+	f.origin.Handle("/tar|get", target.ServeHTTP)
 	var mu sync.Mutex
-	turned := map[string]string{"/here": f.origin.URL("/target?a"), "/away": other + "/target?b|c"} // the pipe is sent escaped
+	turned := map[string]string{"/here": f.origin.URL("/target?a"), "/away": other + "/tar|get"} // the pipe is sent escaped
 	var leaked []string
 	for path := range turned {
 		f.origin.Handle(path, func(w http.ResponseWriter, r *http.Request) {
@@ -353,6 +354,21 @@ func (f *fleet) all(job tasks.JobID) (out []*store.Record) {
 		}
 	}
 	return out
+}
+
+func TestAJobWithABodyForAllAsksUnconditionally(t *testing.T) {
+	f := newFleet(t)
+	defer f.start(nil)()
+	p := f.page("/p", `"1"`, "")
+	f.enqueue("first", fastSpec(), f.origin.URL("/p"))
+	f.await("first", within)
+	p.seen()
+	spec := f.sinceSpec("first")
+	spec.Data = []byte("q=1")
+	r := f.refetch("second", spec, f.origin.URL("/p"))[f.origin.URL("/p")]
+	if got := p.seen(); cmp.Diff([]string{"GET |"}, got) != "" || r.Unchanged {
+		t.Errorf("asked %q, record %+v", got, r)
+	}
 }
 
 func TestA304ThatNobodyAskedForIsAnError(t *testing.T) {
