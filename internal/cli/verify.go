@@ -87,10 +87,10 @@ func (c *verifyCommand) print(w io.Writer, r *verify.Report) error {
 		fmt.Fprintf(w, "and %s more\n", plural(r.More, "finding"))
 	}
 	if r.Unread > 0 {
-		fmt.Fprintf(w, "%s to bodies were left out (--bodies)\n", plural(r.Unread, "reference"))
+		fmt.Fprintf(w, "references to bodies that were left out (--bodies): %d\n", r.Unread)
 	}
 	if r.NotKept > 0 {
-		fmt.Fprintf(w, "%s tell of bodies that were not kept\n", plural(r.NotKept, "record"))
+		fmt.Fprintf(w, "records of answers whose bodies were not kept: %d\n", r.NotKept)
 	}
 	_, err := fmt.Fprintf(w, "job %s: %s; %s, %d mended, %s\n", r.Job, figuresText(r.Figures),
 		plural(r.Problems, "problem"), r.Mended, plural(r.Notes, "note"))

@@ -30,6 +30,7 @@ const (
 	crashStep = "FILESTORE_CRASH_STEP" // where it kills itself; "" leaves that to the parent
 	crashNth  = "FILESTORE_CRASH_NTH"  // at which time of passing there, from 1
 	crashSync = "FILESTORE_CRASH_SYNC"
+	crashName = "FILESTORE_CRASH_NAMES"
 )
 
 const (
@@ -42,7 +43,7 @@ var steps = []string{"begin", "written", "durable", "placed", "linked", "renamed
 
 // crashChild commits units from four goroutines and says on standard output which were acknowledged.
 func crashChild(dir string) int {
-	s, err := Open(context.Background(), dir, Options{Worker: "child", Sync: os.Getenv(crashSync)})
+	s, err := Open(context.Background(), dir, Options{Worker: "child", Sync: os.Getenv(crashSync), Names: os.Getenv(crashName)})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -113,16 +114,18 @@ func commitCrashUnit(s *Store, i int) error {
 	}
 	a := &store.Account{V: store.AccountVersion, Job: crashJob, Batch: name, Delivery: "d"}
 	for n, data := range bodies {
-		w, err := u.Body(ctx, store.BodyMeta{ContentType: "text/html"})
+		w, err := u.Body(ctx, store.BodyMeta{ContentType: "text/html", URL: fmt.Sprintf("http://x.test/%d/%d", i%7, n)})
 		if err != nil {
 			return err
 		}
 		if _, err := w.Write(data); err != nil {
 			return err
 		}
-		if _, err := w.Finish(); err != nil {
+		ref, err := w.Finish()
+		if err != nil {
 			return err
 		}
+		records[n].Body = ref.Body
 		if err := u.Add(records[n]); err != nil {
 			return err
 		}
@@ -180,6 +183,21 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
+// Bodies of several units have one URL here, so that there are names nearby, too.
+func TestKilledAtEachStepWithPathNames(t *testing.T) {
+	t.Setenv(crashName, NamesPath)
+	for i, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			dir := t.TempDir()
+			acked, died := runChild(t, dir, step, 3+7*i, 0, []string{SyncBatch, SyncOff}[i%2])
+			if !died {
+				t.Fatal("the child did not die")
+			}
+			verifyAfterCrash(t, dir, acked, i%2 == 0)
+		})
+	}
+}
+
 func TestKilledAtRandomMoments(t *testing.T) {
 	rounds := 8
 	if testing.Short() {
@@ -187,6 +205,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 	for round := range rounds {
 		dir := t.TempDir()
+		t.Setenv(crashName, []string{NamesDigest, NamesPath}[round/2%2])
 		acked, died := runChild(t, dir, "", 0, 1+rand.IntN(crashUnits/2), []string{SyncBatch, SyncOff}[round%2])
 		t.Logf("killed after %d acknowledged units (it had ended by itself: %v)", len(acked), !died)
 		verifyAfterCrash(t, dir, acked, round%3 == 0)
@@ -234,7 +253,7 @@ func wantNothingTorn(t *testing.T, dir string) {
 		name, _, _ := strings.Cut(e.Name(), ".")
 		sum := sha256.Sum256(data)
 		switch rel, _ := filepath.Rel(job, path); {
-		case strings.HasPrefix(rel, bodiesFolder) && hex.EncodeToString(sum[:]) != name:
+		case strings.HasPrefix(rel, bodiesFolder) && len(name) == 2*sha256.Size && hex.EncodeToString(sum[:]) != name:
 			t.Errorf("%s is torn", rel)
 		case strings.HasPrefix(rel, accountsFolder) && !json.Valid(data):
 			t.Errorf("%s is torn", rel)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
@@ -54,10 +55,10 @@ func (s *Store) adopt(job string, to store.Unit, meta store.BodyMeta, w *parts.W
 	if w.Size == 0 {
 		return ref, nil
 	}
-	if name := s.pathOf(meta); name != "" {
-		return s.adoptPath(u, name, ref, w)
-	}
 	ref.Body = bodyName(w.SHA256, extension(meta))
+	if name := s.pathOf(meta); name != "" {
+		return u.adoptPath(name, ref, w)
+	}
 	if u.has(ref.Body) {
 		return ref, nil
 	}
@@ -74,23 +75,26 @@ func (s *Store) adopt(job string, to store.Unit, meta store.BodyMeta, w *parts.W
 	return ref, u.put(ref.Body)
 }
 
-// adoptPath takes a part as the unit's own large body, which then gets the name that its URL suggests. It is not linked
-// from where it is: as long as it has its old name, it could be written to.
-func (s *Store) adoptPath(u *unit, name string, ref store.BodyRef, w *parts.Whole) (store.BodyRef, error) {
-	aside := asideBody{tmp: u.nextTmp(), size: w.Size}
-	err := w.Give(func(part string) error {
-		if err := s.folder.In(u.jobTmp(), func() error { return disk.Rename(part, aside.tmp) }); err != nil {
+// adoptPath makes a part a large body of the unit's own, which then gets the name that its URL suggests, or else that of
+// ref. It is not linked from where it is: as long as it has its old name, it could be written to.
+func (u *unit) adoptPath(name string, ref store.BodyRef, w *parts.Whole) (store.BodyRef, error) {
+	aside := asideBody{body: ref.Body, tmp: u.nextTmp(), size: w.Size}
+	err := w.Give(func(part string) (err error) {
+		if err := u.s.folder.In(u.jobTmp(), func() error { return disk.Rename(part, aside.tmp) }); err != nil {
 			return disk.Trouble("take part", part, err)
+		}
+		name, err = u.placePath(name, w.SHA256, w.Size, func(to string) error { return os.Link(aside.tmp, to) })
+		if err != nil { // back, unless another attempt has begun one of its own
+			return errors.Join(err, os.Link(aside.tmp, part), disk.RemoveTmp(aside.tmp))
 		}
 		return nil
 	})
 	if err != nil {
 		return store.BodyRef{}, err
 	}
-	if ref.Body, err = u.putLarge(name, w.SHA256, aside); err != nil || ref.Body != "" {
-		return ref, err
+	if name == "" {
+		return ref, u.keep(aside)
 	}
-	ref.Body = bodyName(w.SHA256, extension(store.BodyMeta{URL: w.Note.URL}))
-	aside.body = ref.Body
-	return ref, u.keep(aside)
+	ref.Body = name
+	return ref, disk.RemoveTmp(aside.tmp)
 }

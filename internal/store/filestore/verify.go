@@ -284,7 +284,7 @@ func (v *verification) remains(t *temporary) error {
 	folder := v.s.jobPath(v.job, tmpFolder)
 	for _, e := range t.files {
 		f := store.Finding{Kind: "temporary", Where: v.where(folder + sep + e.Name()),
-			What: "was left by a worker that died, " + t.last.UTC().Format(time.RFC3339)}
+			What: "was left by a worker that died; last changed at " + t.last.UTC().Format(time.RFC3339)}
 		if v.repair && !e.IsDir() {
 			if err := v.s.sweepFile(v.ctx, v.job, folder, e.Name()); err != nil {
 				return err
