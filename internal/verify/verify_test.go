@@ -47,43 +47,48 @@ func newSite(t *testing.T) *site {
 
 func ids(unit string, i int) string { return fmt.Sprintf("%s-%d", unit, i) }
 
-// add commits a unit of one record for each body.
 func (s *site) add(batch string, generation int, bodies ...string) []*store.Record {
 	s.t.Helper()
+	return fill(s.t, s.store, batch, generation, bodies...)
+}
+
+// fill commits a unit of one record for each body.
+func fill(t testing.TB, s store.Store, batch string, generation int, bodies ...string) []*store.Record {
+	t.Helper()
 	a := &store.Account{V: 1, Job: job, Batch: batch, Generation: generation, Worker: "w", Delivery: "d"}
-	u, err := s.store.Begin(s.t.Context(), job, a.Unit())
+	u, err := s.Begin(t.Context(), job, a.Unit())
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var records []*store.Record
 	for i, text := range bodies {
-		w, err := u.Body(s.t.Context(), store.BodyMeta{URL: "http://x.test/", ContentType: "text/html"})
+		w, err := u.Body(t.Context(), store.BodyMeta{URL: "http://x.test/", ContentType: "text/html"})
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		if _, err := io.WriteString(w, text); err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		ref, err := w.Finish()
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		r := &store.Record{ID: ids(batch, i), Job: job, Batch: batch, Generation: generation, URL: "http://x.test/", Method: "GET",
 			Outcome: store.OK, Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body}
 		if err := u.Add(r); err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		a.Entries = append(a.Entries, store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: r.Bytes})
 		records = append(records, r)
 	}
-	s.commit(u, a)
+	commit(t, u, a)
 	return records
 }
 
-func (s *site) commit(u store.Unit, a *store.Account) {
-	s.t.Helper()
-	if _, won, err := u.Commit(s.t.Context(), a); err != nil || !won {
-		s.t.Fatalf("commit: won %v, %v", won, err)
+func commit(t testing.TB, u store.Unit, a *store.Account) {
+	t.Helper()
+	if _, won, err := u.Commit(t.Context(), a); err != nil || !won {
+		t.Fatalf("commit: won %v, %v", won, err)
 	}
 }
 
@@ -176,7 +181,7 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 			if err := u.Add(&twin); err != nil {
 				s.t.Fatal(err)
 			}
-			s.commit(u, a)
+			commit(s.t, u, a)
 		}, []finding{{"structure", "unit b", "request b1-0 has two records of generation 0: the other is in another unit"}}},
 		"a record that the account does not know": {func(s *site, _ []*store.Record) {
 			s.rewrite(s.path("records", "b1.jsonl"), func(b []byte) []byte {
@@ -262,7 +267,7 @@ func TestUnchangedBodiesAreReadWhereTheyLie(t *testing.T) {
 	if err := u.Add(&r); err != nil {
 		t.Fatal(err)
 	}
-	s.commit(u, &store.Account{V: 1, Job: later, Batch: "b9", Entries: []store.Entry{{ID: "r9", Fate: store.Recorded, Outcome: store.OK, Bytes: r.Bytes}}})
+	commit(t, u, &store.Account{V: 1, Job: later, Batch: "b9", Entries: []store.Entry{{ID: "r9", Fate: store.Recorded, Outcome: store.OK, Bytes: r.Bytes}}})
 	report, err := verify.Run(t.Context(), s.store, later, verify.Options{})
 	if err != nil || !report.OK() || report.Bodies != 1 {
 		t.Errorf("%+v, %v", report, err)

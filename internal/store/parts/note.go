@@ -34,7 +34,7 @@ func (f *Folder) readNote(request string) (*note, error) {
 		return nil, f.o.Explain("read", path, err)
 	}
 	n := new(note)
-	if err := json.Unmarshal(data, n); err != nil || n.V != noteVersion || n.Size < 0 {
+	if json.Unmarshal(data, n) != nil || n.V != noteVersion || n.Size < 0 {
 		return nil, nil
 	}
 	return n, nil

@@ -187,7 +187,12 @@ func (f *Folder) Sweep(ctx context.Context, before time.Time) (removed int, err 
 
 func (f *Folder) sweep(e os.DirEntry, before time.Time) (gone bool, err error) {
 	fi, err := e.Info()
-	if err != nil || e.IsDir() || fi.ModTime().After(before) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, f.o.Explain("open", filepath.Join(f.path, e.Name()), err)
+	case e.IsDir() || fi.ModTime().After(before):
 		return false, nil
 	}
 	request, ending, ok := cutEnding(e.Name())
