@@ -76,7 +76,7 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 		if p.since, err = openEarlier(ctx, s, c.Since, len(c.Files) == 0, &spec, &given); err != nil {
 			return err
 		}
-		if err := p.since.ask(ctx, rdb, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) }); err != nil {
+		if err := p.since.ask(ctx, rdb, spec, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) }); err != nil {
 			return err
 		}
 	}

@@ -80,9 +80,10 @@ func openEarlier(ctx context.Context, s store.Store, since string, whole bool, s
 	return e, nil
 }
 
-// ask looks what Redis knows of the job, which is nothing where its Redis was another.
-func (e *earlierJob) ask(ctx context.Context, rdb redis.UniversalClient, warn func(string)) error {
-	s, err := ledger.New(rdb).Status(ctx, e.job)
+// ask looks what Redis knows of the job, which is nothing where its Redis was another. spec is that of the new job.
+func (e *earlierJob) ask(ctx context.Context, rdb redis.UniversalClient, spec tasks.Spec, warn func(string)) error {
+	l := ledger.New(rdb)
+	s, err := l.Status(ctx, e.job)
 	switch {
 	case errors.Is(err, ledger.ErrUnknownJob):
 		return nil
@@ -94,6 +95,15 @@ func (e *earlierJob) ask(ctx context.Context, rdb redis.UniversalClient, warn fu
 		warn(fmt.Sprintf("job %s has not ended: of %d requests it has %d so far", e.job, s.Accepted, s.Recorded()))
 	}
 	e.expected = s.Recorded()
+	had, err := l.Spec(ctx, e.job)
+	if err != nil {
+		return redisconn.Explain(err)
+	}
+	for _, flag := range []string{"--header", "--user-agent"} { // by name alone: headers may be secrets
+		if len(spec.Difference(had, []string{flag})) > 0 {
+			warn(fmt.Sprintf("job %s had another %s: where answers depend on it, unchanged may mean what that job was sent", e.job, flag))
+		}
+	}
 	return nil
 }
 
@@ -167,7 +177,7 @@ func (l *local) openSince(ctx context.Context, spec *tasks.Spec) (err error) {
 	if p.since, err = openEarlier(ctx, l.member.store, l.since, len(l.files) == 0, spec, &p.given); err != nil {
 		return err
 	}
-	return p.since.ask(ctx, l.redis, l.warn)
+	return p.since.ask(ctx, l.redis, *spec, l.warn)
 }
 
 // source is what a run reads its requests from, for people.

@@ -295,7 +295,6 @@ func TestAnIndexTakes16BytesARequest(t *testing.T) {
 		records[i] = numbered(i)
 	}
 	s := stored(t, records)
-	records = nil
 	before := heap()
 	x := index(t, s)
 	each := float64(heap()-before) / n
