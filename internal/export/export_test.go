@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -128,8 +129,8 @@ func TestALineOfOneEmptyColumnIsNotBlank(t *testing.T) {
 
 func TestParquetHasTheColumnsOfCSV(t *testing.T) {
 	var names []string
-	for i := range reflect.TypeFor[row]().NumField() {
-		name, _, _ := strings.Cut(reflect.TypeFor[row]().Field(i).Tag.Get("parquet"), ",")
+	for i := range reflect.TypeFor[schemaOfRecords]().NumField() {
+		name, _, _ := strings.Cut(reflect.TypeFor[schemaOfRecords]().Field(i).Tag.Get("parquet"), ",")
 		names = append(names, name)
 	}
 	if diff := cmp.Diff(Columns(), names); diff != "" {
@@ -139,7 +140,7 @@ func TestParquetHasTheColumnsOfCSV(t *testing.T) {
 
 // The schema as the format's own text has it: whoever reads such files relies on it.
 func TestTheSchemaOfParquetIsThatOfTheGoldenFile(t *testing.T) {
-	path, got := "testdata/schema.txt", parquet.SchemaOf(row{}).String()+"\n"
+	path, got := "testdata/schema.txt", parquetSchema().String()+"\n"
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -156,24 +157,39 @@ func TestTheSchemaOfParquetIsThatOfTheGoldenFile(t *testing.T) {
 
 func TestParquetComesBackAsItWent(t *testing.T) {
 	data := export(t, Parquet, Options{}, everything(), bare())
-	rows, err := parquet.Read[row](bytes.NewReader(data), int64(len(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]row{rowOf(everything()), rowOf(bare())}, rows); diff != "" {
-		t.Errorf("rows (-written +read):\n%s", diff)
-	}
 	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	column, ok := f.Schema().Lookup("status")
-	if !ok {
-		t.Fatal("no column status")
+	rows := f.RowGroups()[0].Rows()
+	defer rows.Close()
+	got := make([]parquet.Row, 3)
+	if n, err := rows.ReadRows(got); n != 2 || err != nil && err != io.EOF {
+		t.Fatalf("%d rows, %v", n, err)
 	}
-	if chunk := f.RowGroups()[0].ColumnChunks()[column.ColumnIndex].(*parquet.FileColumnChunk); chunk.NullCount() != 1 {
-		t.Errorf("%d nulls in status, want 1: no status is no number", chunk.NullCount())
+	for n, r := range []*store.Record{everything(), bare()} {
+		for i, name := range Columns() {
+			f, err := fieldNamed(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := string(f.of(r).append(nil))
+			if f.kind == instant {
+				want = fmt.Sprint(r.FetchedAt.UnixMicro())
+			}
+			if v := got[n][i]; v.Column() != i || v.IsNull() != (want == "") || !v.IsNull() && sameNumber(v.String()) != sameNumber(want) {
+				t.Errorf("row %d, %s: %q (null: %t), want %q", n, name, v, v.IsNull(), want)
+			}
+		}
 	}
+}
+
+// sameNumber spells numbers alike.
+func sameNumber(s string) string {
+	if n, err := strconv.ParseFloat(s, 64); err == nil {
+		return fmt.Sprint(n)
+	}
+	return s
 }
 
 // endless yields n records, each made anew as a store's are.
@@ -195,7 +211,7 @@ func TestRowGroupsAreBoundedByRowsAndByBytes(t *testing.T) {
 		group []int64
 	}{
 		"short rows":        {rowsPerGroup + 100, func(int) *store.Record { return bare() }, []int64{rowsPerGroup, 100}},
-		"long rows":         {40, func(int) *store.Record { r := bare(); r.Error = &store.RecordError{Message: long}; return r }, []int64{32, 8}},
+		"long rows":         {80, func(int) *store.Record { r := bare(); r.Error = &store.RecordError{Message: long}; return r }, []int64{64, 16}},
 		"exactly one group": {rowsPerGroup, func(int) *store.Record { return bare() }, []int64{rowsPerGroup}},
 		"none":              {0, nil, nil},
 	}
@@ -224,6 +240,9 @@ func TestTextThatIsNotUTF8DoesNotSpoilTheFile(t *testing.T) {
 	r := bare()
 	r.ContentType = "text/\xff"
 	data := export(t, Parquet, Options{}, r)
+	type row struct {
+		ContentType string `parquet:"content_type,optional"`
+	}
 	rows, err := parquet.Read[row](bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		t.Fatal(err)

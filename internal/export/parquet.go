@@ -8,14 +8,15 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress/zstd"
+	"github.com/parquet-go/parquet-go/encoding"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
-// row is a record as Parquet has it: the schema, a public contract. Names and order are those of Columns (a test holds
-// it to that). What may be missing is optional, and null where it is. (parquet-go v0.32.0 panics over "optional,json" on a
-// string; a pointer is optional by itself.)
-type row struct {
+// schemaOfRecords is what Parquet calls a record: a public contract, with the names and the order of Columns (a test
+// holds it to that). What may be missing is optional, and null where it is. No value of this type is ever made: written
+// through reflection, parquet-go v0.32.0 panics over optional JSON and puts it into quotes once more.
+type schemaOfRecords struct {
 	ID             string    `parquet:"id"`
 	Job            string    `parquet:"job,dict"`
 	Batch          string    `parquet:"batch,dict"`
@@ -28,7 +29,7 @@ type row struct {
 	ErrorClass     string    `parquet:"error_class,optional,dict"`
 	ErrorMessage   string    `parquet:"error_message,optional"`
 	Attempts       int32     `parquet:"attempts"`
-	Headers        *string   `parquet:"headers,json"`
+	Headers        string    `parquet:"headers,optional,json"`
 	ContentType    string    `parquet:"content_type,optional,dict"`
 	Bytes          int64     `parquet:"bytes"`
 	SHA256         string    `parquet:"sha256,optional"`
@@ -37,64 +38,128 @@ type row struct {
 	BodyJob        string    `parquet:"body_job,optional,dict"`
 	FetchedAt      time.Time `parquet:"fetched_at,timestamp(microsecond:utc)"`
 	ElapsedMS      float64   `parquet:"elapsed_ms"`
-	TimingsDNS     *float64  `parquet:"timings_dns"`
-	TimingsConnect *float64  `parquet:"timings_connect"`
-	TimingsTLS     *float64  `parquet:"timings_tls"`
-	TimingsTTFB    *float64  `parquet:"timings_ttfb"`
-	TimingsTotal   *float64  `parquet:"timings_total"`
+	TimingsDNS     float64   `parquet:"timings_dns,optional"`
+	TimingsConnect float64   `parquet:"timings_connect,optional"`
+	TimingsTLS     float64   `parquet:"timings_tls,optional"`
+	TimingsTTFB    float64   `parquet:"timings_ttfb,optional"`
+	TimingsTotal   float64   `parquet:"timings_total,optional"`
 	Protocol       string    `parquet:"protocol,optional,dict"`
 	RemoteAddr     string    `parquet:"remote_addr,optional,dict"`
-	Redirects      *string   `parquet:"redirects,json"`
+	Redirects      string    `parquet:"redirects,optional,json"`
 	Worker         string    `parquet:"worker,dict"`
-	Meta           *string   `parquet:"meta,json"`
+	Meta           string    `parquet:"meta,optional,json"`
+}
+
+// parquetSchema is the schema as the format has it.
+func parquetSchema() *parquet.Schema {
+	return parquet.NewSchema("record", parquet.SchemaOf(schemaOfRecords{}))
 }
 
 // A row group is what a reader reads at once and what the writer keeps in memory, compressed.
 const (
 	rowsPerGroup  = 64 << 10
-	bytesPerGroup = 32 << 20 // of values before compression, for rows that are long
+	bytesPerGroup = 64 << 20 // of values before compression, for rows that are long
 	rowsAtOnce    = 64       // handed to the columns together
+	bytesAtOnce   = 1 << 20  // or fewer rows, where they are long
 )
 
-// parquetEncoder writes Apache Parquet, zstd inside.
+// parquetEncoder writes Apache Parquet with encodings that every reader has, zstd inside.
 type parquetEncoder struct {
-	w     *parquet.GenericWriter[row]
-	rows  [rowsAtOnce]row
-	n     int // of rows that are not handed over yet
-	group int // rows of the row group
-	bytes int // and of their values
+	w       *parquet.Writer
+	columns []column
+	rows    []parquet.Row // that are not handed over yet; their values are used again
+	n       int
+	text    []byte // of those rows
+	group   int    // rows of the row group
+	bytes   int    // and of their values
+}
+
+// column is a field as Parquet has it.
+type column struct {
+	field
+	kind     parquet.Kind
+	optional bool
 }
 
 func newParquet(w io.Writer, o Options) *parquetEncoder {
-	return &parquetEncoder{w: parquet.NewGenericWriter[row](w, &parquet.WriterConfig{
-		CreatedBy:        cmp.Or(o.CreatedBy, "fetchfleet"),
-		Compression:      &zstd.Codec{Level: zstd.SpeedFastest},
-		KeyValueMetadata: map[string]string{"fetchfleet.records": "1"}, // version of the schema
+	schema := parquetSchema()
+	e := &parquetEncoder{rows: make([]parquet.Row, rowsAtOnce), w: parquet.NewWriter(w, schema, &parquet.WriterConfig{
+		CreatedBy:   cmp.Or(o.CreatedBy, "fetchfleet"),
+		Compression: &zstd.Codec{Level: zstd.SpeedFastest},
+		Encodings:   map[parquet.Kind]encoding.Encoding{parquet.ByteArray: &parquet.Plain},
 		// A column of few values has a dictionary; one that turns out to have many goes on without.
 		DictionaryMaxBytes: 256 << 10,
 		PageBufferSize:     128 << 10,
+		KeyValueMetadata:   map[string]string{"fetchfleet.records": "1"}, // version of the schema
 	})}
+	for _, f := range fields {
+		if leaf, ok := schema.Lookup(f.name); ok {
+			e.columns = append(e.columns, column{field: f, kind: leaf.Node.Type().Kind(), optional: leaf.Node.Optional()})
+		}
+	}
+	return e
 }
 
 func (e *parquetEncoder) encode(r *store.Record) error {
-	row := &e.rows[e.n]
-	*row = rowOf(r)
+	row, before := e.rows[e.n][:0], len(e.text)
+	for i := range e.columns {
+		row = append(row, e.value(i, r))
+	}
+	e.rows[e.n] = row
 	e.n++
 	e.group++
-	e.bytes += row.size()
+	e.bytes += len(e.text) - before + 8*len(row)
 	if e.group == rowsPerGroup || e.bytes >= bytesPerGroup {
 		return e.endGroup()
 	}
-	if e.n == rowsAtOnce {
+	if e.n == rowsAtOnce || len(e.text) >= bytesAtOnce {
 		return e.handOver()
 	}
 	return nil
 }
 
+// value is what a record has in the i-th column, with its definition level: 0 is null where that is possible.
+func (e *parquetEncoder) value(i int, r *store.Record) parquet.Value {
+	c := &e.columns[i]
+	v := c.of(r)
+	if v.kind == none && c.optional {
+		return parquet.NullValue().Level(0, 0, i)
+	}
+	level := 0
+	if c.optional {
+		level = 1
+	}
+	return e.plain(c.kind, v).Level(0, level, i)
+}
+
+func (e *parquetEncoder) plain(kind parquet.Kind, v value) parquet.Value {
+	switch kind {
+	case parquet.Boolean:
+		return parquet.BooleanValue(v.yes)
+	case parquet.Int32:
+		return parquet.Int32Value(int32(v.number))
+	case parquet.Double:
+		return parquet.DoubleValue(v.number)
+	case parquet.Int64:
+		if v.kind == instant {
+			return parquet.Int64Value(v.at.UnixMicro())
+		}
+		return parquet.Int64Value(int64(v.number))
+	}
+	begin := len(e.text)
+	e.text = appendUTF8(e.text, v.text)
+	return parquet.ByteArrayValue(e.text[begin:])
+}
+
+// appendUTF8 appends text as the format wants it: readers refuse a whole file for one value that is not UTF-8.
+func appendUTF8(b []byte, s string) []byte { return append(b, strings.ToValidUTF8(s, "\uFFFD")...) }
+
 func (e *parquetEncoder) handOver() error {
-	_, err := e.w.Write(e.rows[:e.n])
-	clear(e.rows[:e.n]) // whose texts are no longer needed
-	e.n = 0
+	_, err := e.w.WriteRows(e.rows[:e.n])
+	e.n, e.text = 0, e.text[:0]
+	if cap(e.text) > 4*bytesAtOnce { // one row was very long
+		e.text = nil
+	}
 	return err
 }
 
@@ -111,46 +176,4 @@ func (e *parquetEncoder) close() error {
 		return err
 	}
 	return e.w.Close()
-}
-
-func rowOf(r *store.Record) row {
-	w := row{
-		ID: utf8(r.ID), Job: utf8(r.Job), Batch: utf8(r.Batch), Generation: int32(r.Generation), URL: utf8(r.URL), FinalURL: utf8(r.FinalURL),
-		Method: utf8(r.Method), Outcome: utf8(string(r.Outcome)), Status: int32(r.Status), Attempts: int32(r.Attempts),
-		Headers: nullable(headersOf(r)), ContentType: utf8(r.ContentType), Bytes: r.Bytes, SHA256: utf8(r.SHA256), Body: utf8(r.Body),
-		Unchanged: r.Unchanged, BodyJob: utf8(r.BodyJob), FetchedAt: r.FetchedAt.UTC(), ElapsedMS: r.ElapsedMS,
-		Protocol: utf8(r.Protocol), RemoteAddr: utf8(r.RemoteAddr), Redirects: nullable(redirectsOf(r)), Worker: utf8(r.Worker),
-		Meta: nullable(documentValue(compact(r.Meta))),
-	}
-	if r.Error != nil {
-		w.ErrorClass, w.ErrorMessage = utf8(r.Error.Class), utf8(r.Error.Message)
-	}
-	if t := r.Timings; t != nil {
-		w.TimingsDNS, w.TimingsConnect, w.TimingsTLS = &t.DNS, &t.Connect, &t.TLS
-		w.TimingsTTFB, w.TimingsTotal = &t.TTFB, &t.Total
-	}
-	return w
-}
-
-// utf8 is text as the format wants it: readers refuse a whole file for one value that is not UTF-8.
-func utf8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-// nullable is a document, or null.
-func nullable(v value) *string {
-	if v.kind == none {
-		return nil
-	}
-	s := utf8(v.text)
-	return &s
-}
-
-// size is about how many bytes the values of a row have: those that may be long, and the rest as a constant.
-func (w *row) size() int {
-	n := 256 + len(w.URL) + len(w.FinalURL) + len(w.ErrorMessage) + len(w.ContentType) + len(w.Body)
-	for _, document := range []*string{w.Headers, w.Redirects, w.Meta} {
-		if document != nil {
-			n += len(*document)
-		}
-	}
-	return n
 }
