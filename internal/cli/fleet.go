@@ -42,6 +42,7 @@ type fleetGrammar struct {
 	Hosts   hostsCommand   `cmd:"" help:"Report what a job did at each host: requests, rate, waits, robots.txt, pauses."`
 	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
 	Verify  verifyCommand  `cmd:"" help:"Read everything of a job again and name what is not as it was stored."`
+	Export  exportCommand  `cmd:"" help:"Write the records of a job as JSON lines, CSV, Parquet or URLs."`
 	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
 	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
 	Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
@@ -61,6 +62,8 @@ func (g *fleetGrammar) selected(k *kong.Context) runner {
 		return &g.Audit
 	case "verify":
 		return &g.Verify
+	case "export":
+		return &g.Export
 	case "monitor":
 		return &g.Monitor
 	case "health":
