@@ -1,5 +1,5 @@
-// Package export writes the records of a job in formats that other programs read: lines of JSON, CSV, Parquet and plain
-// URLs.
+// Package export writes the records of a job in formats that other programs read: lines of JSON, CSV, Parquet, WARC and
+// plain URLs.
 //
 // It promises to stream: memory does not grow with the number of records. Columns and their names are a public contract,
 // as the fields of store.Record are: they are only added to. Where records come from is the caller's: this package knows
@@ -26,6 +26,7 @@ const (
 	JSONL   Format = "jsonl"   // one JSON object a line, as in results.jsonl
 	CSV     Format = "csv"     // RFC 4180 with a header line
 	Parquet Format = "parquet" // Apache Parquet
+	WARC    Format = "warc"    // WARC 1.1 with the bodies, see WriteWARC
 	URLs    Format = "urls"    // the request's URL alone, one a line
 )
 
@@ -53,17 +54,14 @@ type Counts struct {
 
 // encoder writes one format.
 type encoder interface {
-	encode(r *store.Record) error
+	encode(ctx context.Context, r *store.Record) error
 	// close writes what is left. It does not close the writer below.
 	close() error
 }
 
 // Write writes the records of a source to w until the source ends, the limit is reached or ctx is done. Errors of the
-// source and of w come back wrapped; after one, what was written is not whole.
+// source and of w come back wrapped; after one, what was written is not whole. WARC is no single stream: see WriteWARC.
 func Write(ctx context.Context, w io.Writer, f Format, from Source, o Options) error {
-	if o.Counts == nil {
-		o.Counts = &Counts{}
-	}
 	e, err := encoderOf(w, f, o)
 	if err != nil {
 		return err
@@ -96,6 +94,9 @@ func encoderOf(w io.Writer, f Format, o Options) (encoder, error) {
 
 // pass gives the records that are asked for to an encoder.
 func pass(ctx context.Context, e encoder, from Source, o Options) error {
+	if o.Counts == nil {
+		o.Counts = &Counts{}
+	}
 	for r, err := range from {
 		if err == nil {
 			err = ctx.Err()
@@ -107,7 +108,7 @@ func pass(ctx context.Context, e encoder, from Source, o Options) error {
 		if !o.Filter.Match(r) {
 			continue
 		}
-		if err := e.encode(r); err != nil {
+		if err := e.encode(ctx, r); err != nil {
 			return fmt.Errorf("write record %s: %w", r.ID, err)
 		}
 		if o.Counts.Written.Add(1) == o.Limit {

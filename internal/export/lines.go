@@ -2,6 +2,7 @@ package export
 
 import (
 	"bytes"
+	"context"
 	"io"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -14,7 +15,7 @@ type lineEncoder struct {
 	buf  []byte // of the last line, to be used again
 }
 
-func (e *lineEncoder) encode(r *store.Record) (err error) {
+func (e *lineEncoder) encode(_ context.Context, r *store.Record) (err error) {
 	if e.buf, err = e.line(e.buf[:0], r); err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func newCSV(w io.Writer, names []string) (*csvEncoder, error) {
 	return e, err
 }
 
-func (e *csvEncoder) encode(r *store.Record) error {
+func (e *csvEncoder) encode(_ context.Context, r *store.Record) error {
 	e.buf = e.buf[:0]
 	for i := range e.columns {
 		e.value = e.columns[i].of(r).append(e.value[:0])

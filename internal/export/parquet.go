@@ -2,6 +2,7 @@ package export
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func newParquet(w io.Writer, o Options) *parquetEncoder {
 	return e
 }
 
-func (e *parquetEncoder) encode(r *store.Record) error {
+func (e *parquetEncoder) encode(_ context.Context, r *store.Record) error {
 	row, before := e.rows[e.n][:0], len(e.text)
 	for i := range e.columns {
 		row = append(row, e.value(i, r))
