@@ -29,22 +29,23 @@ import (
 type exportCommand struct {
 	Job    string   `arg:"" help:"Job to export."`
 	Store  string   `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The job's store."`
-	Format string   `env:"FLEET_FORMAT" default:"jsonl" enum:"jsonl,csv,parquet,urls" help:"jsonl, csv, parquet or urls (default: ${default})."`
+	Format string   `env:"FLEET_FORMAT" default:"jsonl" enum:"jsonl,csv,parquet,warc,urls" help:"jsonl, csv, parquet, warc or urls (default: ${default})."`
 	Where  []string `env:"FLEET_WHERE" sep:"none" placeholder:"EXPR" help:"Records that meet it alone: outcome=failed, status>=500, url~^https:; may be repeated, and then all must hold."`
 	Fields []string `env:"FLEET_FIELDS" placeholder:"A" help:"Columns of csv, in this order (default: all)."`
-	Out    string   `short:"o" env:"FLEET_OUT" default:"-" placeholder:"FILE" help:"File to write, compressed if its name ends in .gz or .zst; - is standard output (default: ${default})."`
+	Out    string   `short:"o" env:"FLEET_OUT" default:"-" placeholder:"FILE" help:"File to write, compressed if its name ends in .gz or .zst, or folder for warc; - is standard output (default: ${default})."`
 	Limit  int64    `env:"FLEET_LIMIT" placeholder:"N" help:"At most N records (default: all)."`
 }
 
 // Help is what --help says besides.
 func (*exportCommand) Help() string {
 	return `Of each request the record that counts, in no order, straight from the store: no Redis is needed, and the job may still
-be going on. FILE appears when it is whole.
+be going on. FILE appears when it is whole; for warc it is a folder, made if it is not there.
 
   jsonl    one JSON object a line, as in results.jsonl
   csv      RFC 4180 with a header line; headers, redirects and meta as JSON
   parquet  the same columns with types, times in UTC; zstd inside
   urls     the URL of each request alone, one a line
+  warc     WARC 1.1 with the bodies, in files of about 1 GB, and an index
 
 --where FIELD=VALUE, or one of != < <= > >= ~ between them. Fields: ` + strings.Join(filterFields, ", ") + `,
 any other column of csv, meta.KEY (of the list's line) and header.NAME (of the answer). = and != take several values
@@ -79,6 +80,9 @@ func (c *exportCommand) Validate() error {
 	if c.Limit < 0 {
 		return fmt.Errorf("--limit %d: 1 or more, or 0 for all", c.Limit)
 	}
+	if c.isWARC() && c.Out == stdout {
+		return errors.New("--format warc writes several files: give --out DIR")
+	}
 	if export.Format(c.Format).Binary() && compression(c.Out) != "" {
 		return fmt.Errorf("--out %s: %s is compressed inside: leave %s out of the name", c.Out, c.Format, compression(c.Out))
 	}
@@ -90,7 +94,11 @@ func (c *exportCommand) Run(ctx context.Context, w IO) error {
 	if err := tasks.JobID(c.Job).Validate(); err != nil {
 		return usage("%w", err)
 	}
-	path, err := c.target(w)
+	target := c.target
+	if c.isWARC() {
+		target = c.folder
+	}
+	path, err := target(w)
 	if err != nil {
 		return err
 	}
@@ -177,9 +185,12 @@ type exporting struct {
 // run writes to a file, or to wherever records go when path is "".
 func (e *exporting) run(ctx context.Context, w IO, path string) (err error) {
 	hide := e.display(w)
-	if path != "" {
+	switch {
+	case e.isWARC():
+		err = e.archive(ctx, path)
+	case path != "":
 		err = writeAtomically(path, func(out io.Writer) error { return e.compressed(ctx, out) })
-	} else {
+	default:
 		err = e.stream(ctx, w)
 	}
 	hide()
@@ -203,14 +214,17 @@ func (e *exporting) records(ctx context.Context) export.Source {
 	}
 }
 
-func (e *exporting) write(ctx context.Context, w io.Writer) error {
+func (e *exporting) options() (export.Options, error) {
 	filter, err := export.ParseFilter(e.Where...)
+	return export.Options{Filter: filter, Fields: e.Fields, Limit: e.Limit, Counts: &e.counts, CreatedBy: "fetchfleet version " + Version()}, err
+}
+
+func (e *exporting) write(ctx context.Context, w io.Writer) error {
+	o, err := e.options()
 	if err != nil {
 		return err
 	}
-	return export.Write(ctx, w, export.Format(e.Format), e.records(ctx), export.Options{
-		Filter: filter, Fields: e.Fields, Limit: e.Limit, Counts: &e.counts, CreatedBy: "fetchfleet version " + Version(),
-	})
+	return export.Write(ctx, w, export.Format(e.Format), e.records(ctx), o)
 }
 
 // compression is the ending of a file name that asks for one.

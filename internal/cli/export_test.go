@@ -114,6 +114,24 @@ func TestAnInterruptedExportLeavesTheFileAsItWas(t *testing.T) {
 	}
 }
 
+func TestAnInterruptedExportLeavesNoFolder(t *testing.T) {
+	s, url := stored(t, 20)
+	dir := t.TempDir()
+	for _, path := range []string{dir, filepath.Join(dir, "new")} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		e := &exporting{exportCommand: &exportCommand{Job: "spring", Store: url, Format: "warc", Out: path},
+			store: &cutShort{Store: s, interrupt: cancel, left: 10}}
+		code := exitCode(IO{Stderr: io.Discard}, "fleet", e.run(ctx, IO{Stdout: io.Discard, Stderr: io.Discard}, path))
+		if code != ExitInterrupted {
+			t.Errorf("exit code %d, want %d", code, ExitInterrupted)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("%v left", left)
+	}
+}
+
 func TestAStoreThatBreaksIsNoFaultOfTheFile(t *testing.T) {
 	_, url := stored(t, 2)
 	dir := strings.TrimPrefix(url, "file:")

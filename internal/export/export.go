@@ -31,7 +31,7 @@ const (
 )
 
 // Binary reports whether a format is no text, so that nobody wants it on a terminal or compressed once more.
-func (f Format) Binary() bool { return f == Parquet }
+func (f Format) Binary() bool { return f == Parquet || f == WARC }
 
 // Source yields the records to be exported. The records are not kept.
 type Source = iter.Seq2[*store.Record, error]
