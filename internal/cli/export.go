@@ -180,6 +180,7 @@ type exporting struct {
 	store  store.Store
 	counts export.Counts
 	broken error // why the records could not be read, which is no fault of the file
+	taken  int   // WARC files that the store had
 }
 
 // run writes to a file, or to wherever records go when path is "".
@@ -289,6 +290,8 @@ func (e *exporting) ended(ctx context.Context, w IO, path string, err error) err
 		return nil
 	case err != nil:
 		return fmt.Errorf("export job %s: %w", e.Job, err)
+	case e.taken > 0:
+		fmt.Fprintf(w.Stderr, "exported job %s to %s: %s as the store has them\n", e.Job, e.Out, plural(int64(e.taken), "file"))
 	case path != "":
 		fmt.Fprintf(w.Stderr, "exported %d of %s of job %s to %s\n", e.counts.Written.Load(), plural(e.counts.Read.Load(), "record"), e.Job, e.Out)
 	}

@@ -172,3 +172,67 @@ func TestExportReplacesWhatALinkLeadsTo(t *testing.T) {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
+
+// packing is a store whose jobs are packed into files.
+type packing struct {
+	store.Store
+	packed bool
+	files  []string
+}
+
+func (s *packing) Compact(context.Context, string) error {
+	s.packed = true
+	return nil
+}
+
+func (s *packing) Packed(context.Context, string) ([]string, error) {
+	if !s.packed {
+		return nil, nil
+	}
+	return s.files, nil
+}
+
+func TestWhatAStoreHasPackedIsTakenAsItIs(t *testing.T) {
+	s, url := stored(t, 2)
+	from := t.TempDir()
+	var files []string
+	for name, text := range map[string]string{"spring-1.warc.gz": "one", "spring-1.cdxj": "a\nc\n", "spring-2.warc.gz": "two", "spring-2.cdxj": "b\nd\n"} {
+		files = append(files, filepath.Join(from, name))
+		if err := os.WriteFile(files[len(files)-1], []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		where []string
+		want  map[string]string // nil: made anew
+		told  string
+	}{
+		"all of it":    {nil, map[string]string{"spring-1.warc.gz": "one", "spring-2.warc.gz": "two", "spring.cdxj": "a\nb\nc\nd\n"}, ": 2 files as the store has them\n"},
+		"a part of it": {[]string{"batch=b1"}, nil, "exported 1 of 2 records of job spring to "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "out")
+			e := &exporting{exportCommand: &exportCommand{Job: "spring", Store: url, Format: "warc", Out: dir, Where: tt.where},
+				store: &packing{Store: s, files: files}}
+			var told bytes.Buffer
+			if err := e.run(t.Context(), IO{Stdout: io.Discard, Stderr: &told}, dir); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(told.String(), tt.told) {
+				t.Errorf("told %q, want %q", &told, tt.told)
+			}
+			got := map[string]string{}
+			entries, _ := os.ReadDir(dir)
+			for _, entry := range entries {
+				data, _ := os.ReadFile(filepath.Join(dir, entry.Name()))
+				got[entry.Name()] = string(data)
+			}
+			if diff := cmp.Diff(tt.want, got); tt.want != nil && diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			if len(got["spring-00000.warc.gz"]) == 0 && tt.want == nil {
+				t.Errorf("files %v, want WARC made anew", got)
+			}
+		})
+	}
+}

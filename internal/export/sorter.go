@@ -96,14 +96,21 @@ func (s *sorter) merge(w io.Writer) error {
 	if err := s.flush(&rest); err != nil {
 		return err
 	}
-	var m merging
+	runs := []io.Reader{&rest}
 	for _, run := range s.runs {
-		if err := m.begin(bufio.NewReaderSize(run, 64<<10)); err != nil {
+		runs = append(runs, run)
+	}
+	return MergeLines(w, runs...)
+}
+
+// MergeLines merges sorted lines, such as those of CDXJ indexes, into one sorted whole. Memory grows with the number of
+// readers alone.
+func MergeLines(w io.Writer, sorted ...io.Reader) error {
+	var m merging
+	for _, r := range sorted {
+		if err := m.begin(bufio.NewReaderSize(r, 64<<10)); err != nil {
 			return err
 		}
-	}
-	if err := m.begin(bufio.NewReader(&rest)); err != nil {
-		return err
 	}
 	heap.Init(&m)
 	for len(m) > 0 {

@@ -48,8 +48,8 @@ func (o *WARCOptions) now() time.Time {
 // Of each request that was answered there is a response record, rebuilt from the record's headers and the decoded body:
 // Content-Encoding, Transfer-Encoding and a Content-Length that is not that of the body stand there as X-Archive-Orig-…,
 // as other archives do it. An answer 304 to a conditional request is a revisit record (section 6.7.2 of the standard); one
-// whose body nobody kept is marked with WARC-Truncated. Of every request there is a metadata record, the JSON of its
-// record. Payload digests are those of the records; a body that has another is an error.
+// whose body nobody kept is marked with WARC-Truncated. Of every request there is a metadata record, whose one field
+// has the JSON of its record. Payload digests are those of the records; a body that has another is an error.
 func WriteWARC(ctx context.Context, from Source, o WARCOptions) (files []string, err error) {
 	e := &warcEncoder{o: o, index: sorter{dir: o.Dir}}
 	defer e.abort()
@@ -154,13 +154,20 @@ func (e *warcEncoder) encode(ctx context.Context, r *store.Record) error {
 	if err != nil {
 		return err
 	}
-	text, err := store.AppendRecord(nil, r)
+	block, err := store.AppendRecord([]byte(recordField), r)
 	if err != nil {
 		return err
 	}
-	return e.member(&warc.Header{Type: warc.Metadata, ID: warc.NewID(), Date: r.FetchedAt, TargetURI: targetOf(r),
-		ConcurrentTo: answer, ContentType: "application/json"}, text)
+	h := warc.Header{Type: warc.Metadata, ID: warc.NewID(), Date: r.FetchedAt, TargetURI: targetOf(r), ContentType: warc.Fields}
+	if answer != (warc.ID{}) {
+		h.RefersTo = answer.String()
+	}
+	return e.member(&h, append(block, "\r\n"...))
 }
+
+// recordField is the one field of a metadata record, whose value is JSON, as in a warc store: tools that make indexes pass
+// over records of that type, and not over JSON.
+const recordField = "fetchfleet-record: "
 
 // answer writes the response or revisit record of a request and returns its id; none where nobody answered.
 func (e *warcEncoder) answer(ctx context.Context, r *store.Record) (warc.ID, error) {

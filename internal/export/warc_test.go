@@ -135,11 +135,11 @@ func TestWARCHasEveryRequestAndItsBody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.block != string(line) || m.target != targetOf(r) {
+		if m.block != "fetchfleet-record: "+string(line)+"\r\n" || m.target != targetOf(r) {
 			t.Errorf("metadata of %s: %s", r.ID, m.block)
 		}
-		if refers := m.get("WARC-Concurrent-To"); r.Status > 0 && refers != got[1+2*i].get("WARC-Record-ID") || r.Status == 0 && refers != "" {
-			t.Errorf("metadata of %s is concurrent to %q", r.ID, refers)
+		if refers := m.get("WARC-Refers-To"); r.Status > 0 && refers != got[1+2*i].get("WARC-Record-ID") || r.Status == 0 && refers != "" {
+			t.Errorf("metadata of %s refers to %q", r.ID, refers)
 		}
 	}
 }
