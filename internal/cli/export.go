@@ -255,7 +255,7 @@ func (e *exporting) compressed(ctx context.Context, w io.Writer) error {
 
 // stream writes to standard output, or to what is no regular file. A reader that goes away makes the write fail, where
 // the system would end the process otherwise.
-func (e *exporting) stream(ctx context.Context, w IO) error {
+func (e *exporting) stream(ctx context.Context, w IO) (err error) {
 	gone := make(chan os.Signal, 1)
 	signal.Notify(gone, syscall.SIGPIPE)
 	defer signal.Stop(gone)
@@ -265,7 +265,7 @@ func (e *exporting) stream(ctx context.Context, w IO) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { err = errors.Join(err, f.Close()) }()
 		out = f
 	}
 	buffered := bufio.NewWriterSize(out, 64<<10)

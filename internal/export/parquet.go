@@ -66,7 +66,7 @@ const (
 
 // parquetEncoder writes Apache Parquet with encodings that every reader has, zstd inside.
 type parquetEncoder struct {
-	w       *parquet.Writer
+	w       *parquet.GenericWriter[any]
 	columns []column
 	rows    []parquet.Row // that are not handed over yet; their values are used again
 	n       int
@@ -84,7 +84,7 @@ type column struct {
 
 func newParquet(w io.Writer, o Options) *parquetEncoder {
 	schema := parquetSchema()
-	e := &parquetEncoder{rows: make([]parquet.Row, rowsAtOnce), w: parquet.NewWriter(w, schema, &parquet.WriterConfig{
+	e := &parquetEncoder{rows: make([]parquet.Row, rowsAtOnce), w: parquet.NewGenericWriter[any](w, schema, &parquet.WriterConfig{
 		CreatedBy:   cmp.Or(o.CreatedBy, "fetchfleet"),
 		Compression: &zstd.Codec{Level: zstd.SpeedFastest},
 		Encodings:   map[parquet.Kind]encoding.Encoding{parquet.ByteArray: &parquet.Plain},
