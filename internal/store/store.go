@@ -70,8 +70,8 @@ type BodyMeta struct {
 	URL         string    // the URL that answered
 	ContentType string    // the Content-Type field as received, may be empty
 	Exchange    *Exchange // what was said on the wire; nil where nobody kept it, as in a copy from another store
-	// Hop says that the answer is one on the way to another (a redirect): only an ExchangeKeeper that keeps exchanges is
-	// given such a body, and no record refers to it.
+	// Hop says that the answer was one on the way (a redirect), or is kept for the exchange alone: no record will refer
+	// to it. Only units that keep exchanges (ExchangeKeeper) are given such bodies.
 	Hop bool
 	// Refers is the earlier answer that a 304 of Exchange says is unchanged; nil where nobody knows it.
 	Refers *Capture
