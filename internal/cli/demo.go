@@ -34,6 +34,9 @@ func (c *demoCommand) Run(ctx context.Context, w IO) error {
 	if c.Redis == os.Getenv("FLEET_REDIS") { // meant for a fleet, whose work is not the demo's to take
 		c.Redis = ""
 	}
+	if strings.Join(c.Store, ",") == os.Getenv("FLEET_STORE") { // so is a fleet's store
+		c.Store = nil
+	}
 	c.AllowPrivate = nil
 	for _, p := range site.Prefixes() { // its own addresses and no others
 		c.AllowPrivate = append(c.AllowPrivate, p.String())

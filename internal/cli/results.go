@@ -24,6 +24,8 @@ type jobNote struct {
 	Spec tasks.Spec  `json:"spec"`
 	// Complete says that its whole list was fetched.
 	Complete bool `json:"complete"`
+	// Store is where the results are; nil where they are in the folder itself.
+	Store *storeNote `json:"store,omitempty"`
 }
 
 // jobNoteName is the note's name in the output folder.
@@ -48,11 +50,12 @@ func readJobNote(out string) (note jobNote, found bool, err error) {
 		Job      tasks.JobID     `json:"job"`
 		Spec     json.RawMessage `json:"spec"`
 		Complete bool            `json:"complete"`
+		Store    *storeNote      `json:"store"`
 	}
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return note, false, fmt.Errorf("%s is not a job's note (%w): give another --out", path, err)
 	}
-	note.Job, note.Complete = raw.Job, raw.Complete
+	note.Job, note.Complete, note.Store = raw.Job, raw.Complete, raw.Store
 	if note.Spec, err = tasks.ParseSpec(raw.Spec); err != nil {
 		return note, false, fmt.Errorf("%s: %w", path, err)
 	}

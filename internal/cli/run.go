@@ -11,15 +11,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"github.com/rs/zerolog"
 	"golang.org/x/term"
 
 	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/progress"
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/embedded"
@@ -34,13 +33,14 @@ const defaultOut = "fetched"
 type LocalFlags struct {
 	PolicyFlags
 	FetchFlags
-	Redis       string `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one; the run has a queue of its own there."`
-	Job         string `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
-	Out         string `short:"o" env:"FLEET_OUT" default:"${out}" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
-	RetryFailed bool   `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
-	Quiet       bool   `short:"q" env:"FLEET_QUIET" help:"No progress, no summary."`
-	JSON        bool   `name:"json" env:"FLEET_JSON" help:"Print the summary as JSON on standard output."`
-	LogLevel    string `env:"FLEET_LOG_LEVEL" default:"warn" enum:"debug,info,warn,error" help:"debug, info, warn or error (default: ${default})."`
+	Redis       string   `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one; the run has a queue of its own there."`
+	Job         string   `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
+	Store       []string `env:"FLEET_STORE" sep:"none" placeholder:"URL" help:"Where results are kept instead of --out, which then has the list of them alone: file:DIR or a path. Given again, or after a comma, more stores that get the same; jsonl:- writes records to standard output, beside --out where no other store is named."`
+	Out         string   `short:"o" env:"FLEET_OUT" default:"${out}" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
+	RetryFailed bool     `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
+	Quiet       bool     `short:"q" env:"FLEET_QUIET" help:"No progress, no summary."`
+	JSON        bool     `name:"json" env:"FLEET_JSON" help:"Print the summary as JSON on standard output."`
+	LogLevel    string   `env:"FLEET_LOG_LEVEL" default:"warn" enum:"debug,info,warn,error" help:"debug, info, warn or error (default: ${default})."`
 }
 
 type runCommand struct {
@@ -104,6 +104,8 @@ type local struct {
 	current jobNote
 	noted   bool // it had one
 
+	end      func(error) // ends the run, for a reason
+	store    *storeNote
 	embedded *embedded.Redis
 	redis    redis.UniversalClient
 	member   *member
@@ -118,6 +120,8 @@ type local struct {
 // run is the whole of it, in order: Redis, store, job, what is there already, worker, list, end, results, summary.
 func (l *local) run(ctx context.Context) (err error) {
 	l.began = time.Now()
+	ctx, l.end = context.WithCancelCause(ctx)
+	defer l.end(nil)
 	spec, given, err := l.Spec()
 	if err != nil {
 		return err
@@ -143,6 +147,9 @@ func (l *local) run(ctx context.Context) (err error) {
 		return err
 	}
 	interrupted := l.work(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, jsonl.ErrGone) {
+		interrupted = cause
+	}
 	summary, err := l.results(context.WithoutCancel(ctx))
 	if err != nil {
 		return errors.Join(interrupted, err)
@@ -156,6 +163,9 @@ func (l *local) run(ctx context.Context) (err error) {
 func (l *local) validate() error {
 	if l.Redis != "" && l.Queue != nil {
 		return usage("--queue %s: with --redis a run has a queue of its own, which no other worker takes from: leave it out; for a queue that workers share there is 'enqueue'", *l.Queue)
+	}
+	if err := l.validateStores(); err != nil {
+		return err
 	}
 	return l.FetchFlags.validate()
 }
@@ -226,16 +236,6 @@ func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
 	return nil
 }
 
-func (l *local) openMember(ctx context.Context, queue string) error {
-	level, _ := zerolog.ParseLevel(l.LogLevel) // one of the enum
-	l.member = &member{FetchFlags: l.FetchFlags, redis: l.redis, storeURL: "file:" + l.Out, queues: map[string]int{queue: 1},
-		log: quietLog(l.w, level), registry: prometheus.NewRegistry()}
-	if l.Quiet {
-		l.member.log = zerolog.Nop()
-	}
-	return l.member.build(ctx)
-}
-
 // openJob creates the job, or continues the one that --job or the output folder names. An embedded Redis knows nothing
 // of it: its ledger is rebuilt from the store.
 func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) error {
@@ -245,11 +245,17 @@ func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) er
 	if err := l.openSince(ctx, &spec); err != nil {
 		return err
 	}
-	if note := l.note; l.noted && note.Job == tasks.JobID(l.Job) && l.embedded != nil {
+	note := l.note
+	if l.continues() {
+		if err := l.member.copyMissing(ctx, l.Job); err != nil {
+			return fmt.Errorf("bring the copies of job %s up to date: %w", l.Job, err)
+		}
+	}
+	if l.continues() && l.embedded != nil {
 		if _, _, err := p.ledger.Create(ctx, note.Job, note.Spec, nil); err != nil {
 			return err
 		}
-		if _, err := audit.Rebuild(ctx, p.ledger, l.member.store, note.Job, note.Spec); err != nil {
+		if _, err := audit.Rebuild(ctx, p.ledger, l.member.kept(), note.Job, note.Spec); err != nil {
 			return fmt.Errorf("rebuild job %s from %s: %w", l.Job, l.Out, err)
 		}
 	}
@@ -268,7 +274,7 @@ func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) er
 	if err != nil {
 		return err
 	}
-	l.current = jobNote{Job: p.job, Spec: inForce}
+	l.current = jobNote{Job: p.job, Spec: inForce, Store: l.store}
 	return writeJobNote(l.Out, l.current)
 }
 
@@ -278,7 +284,7 @@ func (l *local) retake(ctx context.Context) error {
 		return nil
 	}
 	var taken int64
-	err := audit.Failures(ctx, l.member.store, l.producer.job, func(r ledger.Retake) error {
+	err := audit.Failures(ctx, l.member.kept(), l.producer.job, func(r ledger.Retake) error {
 		_, ok, err := l.producer.ledger.Retake(ctx, l.producer.job, r)
 		if ok {
 			taken++
@@ -377,7 +383,7 @@ func (l *local) results(ctx context.Context) (progress.Summary, error) {
 	path := filepath.Join(l.Out, "results.jsonl")
 	latency := &progress.Latency{}
 	err := writeAtomically(path, func(w io.Writer) error {
-		return writeResults(ctx, w, l.member.store, l.producer.job, func(r *store.Record) {
+		return writeResults(ctx, w, l.member.kept(), l.producer.job, func(r *store.Record) {
 			l.producer.since.saw(r)
 			if r.Timings != nil && r.FetchedAt.After(l.began) {
 				latency.Observe(hostOf(r), time.Duration(r.Timings.Total*float64(time.Millisecond)))
@@ -414,7 +420,7 @@ func (l *local) show(s progress.Summary, interrupted error) error {
 	if l.JSON {
 		return s.WriteJSON(l.w.Stdout)
 	}
-	return s.WriteText(l.w.Stdout)
+	return s.WriteText(l.summaryTo())
 }
 
 func stateAfter(state string, interrupted error) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -26,7 +27,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/open"
+	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/asynqkeys"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/faults"
@@ -105,11 +106,11 @@ type workerCommand struct {
 	RedisFlags
 	FetchFlags
 	LogFlags
-	Store        string `env:"FLEET_STORE" required:"" placeholder:"URL" help:"Where results are kept: file:DIR or a path."`
-	Queues       string `env:"FLEET_QUEUES" default:"critical=6,default=3,low=1" help:"Queues and their weights (default: ${default})."`
-	Listen       string `env:"FLEET_LISTEN" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address for /livez, /readyz, /metrics and /monitor; empty = none (default: ${default})."`
-	MonitorWrite bool   `env:"FLEET_MONITOR_WRITE" help:"Let /monitor change queues and tasks. It has no login."`
-	Name         string `env:"FLEET_NAME" help:"Name in records and logs (default: host name, process id and a random part)."`
+	Store        []string `env:"FLEET_STORE" required:"" sep:"none" placeholder:"URL" help:"Where results are kept: file:DIR or a path. Given again, or after a comma, more stores that get the same; the first decides what is committed, and jsonl:- among the others writes records to standard output. Give every worker of a fleet the same."`
+	Queues       string   `env:"FLEET_QUEUES" default:"critical=6,default=3,low=1" help:"Queues and their weights (default: ${default})."`
+	Listen       string   `env:"FLEET_LISTEN" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address for /livez, /readyz, /metrics and /monitor; empty = none (default: ${default})."`
+	MonitorWrite bool     `env:"FLEET_MONITOR_WRITE" help:"Let /monitor change queues and tasks. It has no login."`
+	Name         string   `env:"FLEET_NAME" help:"Name in records and logs (default: host name, process id and a random part)."`
 }
 
 // Run works until the context ends.
@@ -121,6 +122,12 @@ func (c *workerCommand) Run(ctx context.Context, w IO) error {
 	if err != nil {
 		return err
 	}
+	stores := storeURLs(c.Store)
+	if err := checkStores(stores); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	log := c.logger(w.Stderr)
 	rdb, err := c.open(ctx, redisconn.Options{PoolSize: poolSize, Closing: ctx.Done()}, func(s string) { log.Warn().Msg(s) })
 	if err != nil {
@@ -128,12 +135,17 @@ func (c *workerCommand) Run(ctx context.Context, w IO) error {
 	}
 	defer rdb.Close()
 	redisconn.LogTo(log)
-	m := &member{FetchFlags: c.FetchFlags, redis: rdb, storeURL: c.Store, queues: queues, log: log, name: c.Name, registry: prometheus.NewRegistry()}
+	m := &member{FetchFlags: c.FetchFlags, redis: rdb, stores: stores, stdout: w.Stdout, end: end, queues: queues,
+		log: log, name: c.Name, registry: prometheus.NewRegistry()}
 	if err := m.build(ctx); err != nil {
 		return err
 	}
 	defer m.close()
-	return c.serve(ctx, m)
+	err = c.serve(ctx, m)
+	if cause := context.Cause(ctx); errors.Is(cause, jsonl.ErrGone) {
+		return errors.Join(cause, err)
+	}
+	return err
 }
 
 // poolSize is how many connections to Redis a worker keeps: its visits take turns.
@@ -152,7 +164,7 @@ func (c *workerCommand) serve(ctx context.Context, m *member) error {
 	handler := admin.New(admin.Options{Registry: m.registry, Redis: m.redis, Ready: m.worker.Ready,
 		MonitorWrite: c.MonitorWrite, Title: "worker " + m.name, Logger: m.log})
 	defer handler.Close()
-	m.log.Info().Str("listen", listener.Addr().String()).Str("store", m.store.String()).Msg("worker starts")
+	m.log.Info().Str("listen", listener.Addr().String()).Str("store", m.store.String()).Strs("copies", m.copies()).Msg("worker starts")
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	go func() { served <- admin.ServeOn(serving, listener, handler) }()
@@ -165,13 +177,15 @@ func (c *workerCommand) serve(ctx context.Context, m *member) error {
 type member struct {
 	FetchFlags
 	redis    redis.UniversalClient
-	storeURL string
+	stores   []string    // URLs, the first decides what is committed
+	stdout   io.Writer   // what jsonl:- writes to
+	end      func(error) // ends the context of whoever runs this, for a reason found here
 	queues   map[string]int
 	log      zerolog.Logger
 	name     string
 	registry *prometheus.Registry
 
-	store   store.Store
+	store   store.Store // all of them
 	fetcher *fetch.Fetcher
 	gate    *hosts.Fleet
 	worker  *worker.Worker
@@ -195,7 +209,7 @@ func (m *member) build(ctx context.Context) (err error) {
 	if m.fetcher, err = m.FetchFlags.fetcher(); err != nil {
 		return err
 	}
-	if m.store, err = open.Open(ctx, m.storeURL, open.Options{Sync: m.Sync, Worker: m.name}); err != nil {
+	if m.store, err = m.openStores(ctx); err != nil {
 		return err
 	}
 	if err := m.store.Check(ctx); err != nil {

@@ -79,7 +79,7 @@ func (l *lines) trouble(err error) error {
 	if !isGone(err) {
 		return fmt.Errorf("write to standard output: %w", err)
 	}
-	l.gone = fmt.Errorf("%w: start it again with one (%w)", ErrGone, err)
+	l.gone = fmt.Errorf("%w: start again with another (%w)", ErrGone, err)
 	if l.tell != nil {
 		l.once.Do(func() { l.tell(l.gone) })
 	}

@@ -1,21 +1,23 @@
-// Package open chooses the store driver that a URL asks for. It is the one place that knows every driver; the rest
-// of the program knows package store only.
+// Package open chooses the store drivers that URLs ask for. It is the one place that knows every driver; the rest of
+// the program knows package store only.
 package open
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
-	"os"
-	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
+	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
+	"github.com/fetchfleet/fetchfleet/internal/store/several"
 )
 
-// Options are what every driver takes. The zero value is a durable store of an unnamed worker.
+// Options are what drivers take; each takes what means something to it. The zero value is a durable store of an unnamed
+// worker.
 type Options struct {
 	// Sync is how durable a committed unit is: "batch" (also ""): it survives a loss of power; "off": it survives
 	// a crash of the program, not one of the machine.
@@ -24,53 +26,214 @@ type Options struct {
 	MustExist bool
 	// Worker is the name of this worker, for telling temporary files apart; "" means "worker".
 	Worker string
+	// Names is how stores of files name bodies: "digest" (also ""): by their digest; "path": by host and path.
+	Names string
+	// Compress is how stores of WARC files compress: "gzip" (also "") or "zstd".
+	Compress string
+	// DedupeIndex is a file in which stores of WARC files note payload digests across jobs; "" = within each job only.
+	DedupeIndex string
+	// Stdout is what jsonl:- writes to; nil = os.Stdout. See jsonl.Options for what the program must do about SIGPIPE.
+	Stdout io.Writer
+	// Gone is called once when the reader of jsonl:- is gone; nil = nobody asks.
+	Gone func(error)
+	// Note is told what a later one of several stores did not take as it is in the first; nil = nobody asks.
+	Note func(error)
+}
+
+// driver is a kind of store.
+type driver struct {
+	schemes []string
+	form    string // how its URL looks, for errors and helps
+	beside  bool   // it serves only beside another store, which comes first
+	open    func(ctx context.Context, url string, o Options) (store.Store, error)
+}
+
+// drivers are the kinds of stores in the order in which an error lists them. The first also takes bare paths.
+func drivers() []driver {
+	return []driver{
+		{schemes: []string{"file"}, form: "file:DIR, file:///DIR or a path", open: openFile},
+		{schemes: []string{"jsonl"}, form: "jsonl:- beside another", open: openLines, beside: true},
+	}
 }
 
 // supported is what an error lists.
-const supported = "file:DIR, file:///DIR or a path"
+func supported() string {
+	var forms []string
+	for _, d := range drivers() {
+		forms = append(forms, d.form)
+	}
+	return "supported: " + strings.Join(forms, "; ")
+}
 
-// Open opens the store that rawURL names: "file:DIR", "file:///DIR" or a bare path.
-func Open(ctx context.Context, rawURL string, o Options) (store.Store, error) {
-	dir, err := folder(rawURL)
-	if err != nil {
-		return nil, err
-	}
-	if o.MustExist {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, fmt.Errorf("open store %q: there is no such folder: name the store that the workers were given: %w", rawURL, err)
-		}
-	}
-	s, err := filestore.Open(ctx, dir, filestore.Options{Sync: o.Sync, Worker: o.Worker})
+func openLines(ctx context.Context, raw string, o Options) (store.Store, error) {
+	s, err := jsonl.Open(ctx, raw[len("jsonl:"):], jsonl.Options{Out: o.Stdout, Gone: o.Gone})
 	if err != nil {
 		return nil, err // not the nil *Store, which would make a non-nil interface
 	}
 	return s, nil
 }
 
-// folder returns the folder that a file URL or a bare path means.
-func folder(raw string) (string, error) {
-	if raw == "" {
-		return "", fmt.Errorf("open store: no store given; supported: %s", supported)
+// Open opens the one store that a URL or a bare path names. A list of several is refused: who reads reads one of them.
+func Open(ctx context.Context, rawURL string, o Options) (store.Store, error) {
+	if all := Split(rawURL); len(all) > 1 {
+		return nil, fmt.Errorf("open store: %d stores are named where one is read: name one of %s", len(all), redactAll(all))
 	}
-	scheme, rest, found := strings.Cut(raw, ":")
-	if !found || !isScheme(scheme) {
-		return raw, nil
-	}
-	if !strings.EqualFold(scheme, "file") {
-		return "", fmt.Errorf("open store %q: unknown kind of store %q; supported: %s", redact(raw), scheme, supported)
-	}
-	if !strings.HasPrefix(rest, "//") {
-		return nonEmpty(raw, rest)
-	}
-	u, err := url.Parse(raw)
+	d, err := find(rawURL)
 	if err != nil {
-		return "", fmt.Errorf("open store %q: not a URL; supported: %s", raw, supported)
+		return nil, err
 	}
-	if u.Host != "" && u.Host != "localhost" {
-		return "", fmt.Errorf("open store %q: %q stands where a host would; write file:///%s%s for an absolute path "+
-			"or file:%s%s for a relative one", raw, u.Host, u.Host, u.Path, u.Host, u.Path)
+	if d.beside {
+		return nil, alone(rawURL)
 	}
-	return nonEmpty(raw, fromURLPath(u.Path))
+	return d.open(ctx, rawURL, o)
+}
+
+// Several opens the stores that a worker writes to. The first decides what is committed, and the rest get copies; of one
+// it makes nothing more than that one.
+func Several(ctx context.Context, urls []string, o Options) (store.Store, error) {
+	if err := CheckURLs(urls); err != nil {
+		return nil, err
+	}
+	return openAll(ctx, urls, o)
+}
+
+// CheckURLs refuses what Several would refuse without a look at any store.
+func CheckURLs(urls []string) error {
+	if len(urls) == 0 {
+		urls = []string{""}
+	}
+	for i, raw := range urls {
+		d, err := find(raw)
+		switch {
+		case err != nil:
+			return err
+		case d.beside && len(urls) == 1:
+			return alone(raw)
+		case d.beside && i == 0:
+			return fmt.Errorf("open store %q: it keeps nothing, so it cannot be the first, which decides what is committed: "+
+				"put it after another", redact(raw))
+		case slices.Contains(urls[:i], raw):
+			return twice(raw, raw)
+		}
+	}
+	return nil
+}
+
+func alone(raw string) error {
+	return fmt.Errorf("open store %q: it keeps nothing, and serves only after a store that does: name one before it", redact(raw))
+}
+
+func twice(a, b string) error {
+	return fmt.Errorf("open stores: %q and %q are the same store: name it once", redact(a), redact(b))
+}
+
+func openAll(ctx context.Context, urls []string, o Options) (_ store.Store, err error) {
+	var all []store.Store
+	defer func() {
+		if err != nil {
+			for _, s := range all {
+				err = errors.Join(err, s.Close())
+			}
+		}
+	}()
+	for _, raw := range urls {
+		d, err := find(raw)
+		if err != nil {
+			return nil, err
+		}
+		s, err := d.open(ctx, raw, o)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	if err := distinct(ctx, urls, all); err != nil {
+		return nil, err
+	}
+	return several.New(several.Options{Note: o.Note}, all[0], all[1:]...), nil
+}
+
+// distinct refuses one store under two names: its own copy would find every unit there, or be its unit twice.
+func distinct(ctx context.Context, urls []string, all []store.Store) error {
+	seen := map[string]int{}
+	for i, s := range all {
+		id, err := s.Identity(ctx)
+		if err != nil {
+			return fmt.Errorf("identify store %s: %w", s, err)
+		}
+		if before, ok := seen[id]; ok {
+			return twice(urls[before], urls[i])
+		}
+		seen[id] = i
+	}
+	return nil
+}
+
+// Split takes a list of stores apart: "file:out,jsonl:-". It is split only before what begins like a store's URL, for
+// URLs and paths have commas of their own.
+func Split(list string) []string {
+	var all []string
+	for {
+		end := boundary(list)
+		if end < 0 {
+			return append(all, list)
+		}
+		all = append(all, list[:end])
+		list = strings.TrimLeft(list[end+1:], " ")
+	}
+}
+
+// boundary is where the comma is after which another store begins, -1 if there is none.
+func boundary(list string) int {
+	for i, c := range list {
+		if c != ',' {
+			continue
+		}
+		scheme, _, found := strings.Cut(strings.TrimLeft(list[i+1:], " "), ":")
+		if _, ok := byScheme(scheme); found && ok {
+			return i
+		}
+	}
+	return -1
+}
+
+// WritesStdout reports whether one of the stores is standard output, which nothing else may then write to.
+func WritesStdout(urls []string) bool {
+	return slices.ContainsFunc(urls, func(raw string) bool {
+		scheme, _, found := strings.Cut(raw, ":")
+		return found && strings.EqualFold(scheme, "jsonl")
+	})
+}
+
+// find returns the driver that a URL asks for.
+func find(raw string) (driver, error) {
+	if raw == "" {
+		return driver{}, fmt.Errorf("open store: no store given; %s", supported())
+	}
+	scheme, _, found := strings.Cut(raw, ":")
+	if !found || !isScheme(scheme) {
+		return drivers()[0], nil
+	}
+	if d, ok := byScheme(scheme); ok {
+		return d, nil
+	}
+	hint := ""
+	if near := nearest(scheme); near != "" {
+		hint = fmt.Sprintf(", did you mean %s:?", near)
+	}
+	return driver{}, fmt.Errorf("open store %q: unknown kind of store %q%s; %s", redact(raw), scheme, hint, supported())
+}
+
+func byScheme(scheme string) (driver, bool) {
+	for _, d := range drivers() {
+		if slices.ContainsFunc(d.schemes, func(s string) bool { return strings.EqualFold(s, scheme) }) {
+			return d, true
+		}
+	}
+	return driver{}, false
 }
 
 // isScheme tells a URL's scheme (RFC 3986, section 3.1) from a path with a colon in it; one letter is a Windows drive.
@@ -87,25 +250,18 @@ func isScheme(s string) bool {
 	return true
 }
 
-// fromURLPath drops the slash before a Windows drive: "/C:/data" means "C:/data".
-func fromURLPath(p string) string {
-	if runtime.GOOS == "windows" && len(p) > 2 && p[0] == '/' && p[2] == ':' {
-		p = p[1:]
-	}
-	return filepath.FromSlash(p)
-}
-
-func nonEmpty(raw, dir string) (string, error) {
-	if dir == "" {
-		return "", fmt.Errorf("open store %q: no folder given; supported: %s", raw, supported)
-	}
-	return dir, nil
-}
-
 // redact hides a password, since an error of ours may be logged.
 func redact(raw string) string {
 	if u, err := url.Parse(raw); err == nil {
 		return u.Redacted()
 	}
 	return "(not a URL)"
+}
+
+func redactAll(urls []string) string {
+	shown := make([]string, len(urls))
+	for i, raw := range urls {
+		shown[i] = redact(raw)
+	}
+	return strings.Join(shown, ", ")
 }
