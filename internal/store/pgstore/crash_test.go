@@ -1,0 +1,5 @@
+package pgstore
+
+const crashURL = "PGSTORE_CRASH_URL"
+
+func crashChild(string) int { return 0 }
