@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	maxLanes   = 4       // transactions at the same time, at most; more make each smaller and the server slower
+	maxLanes   = 2       // transactions at the same time, at most; with more each is smaller, and on two cores slower
 	groupUnits = 64      // units in one of them, at most
 	groupBytes = 4 << 20 // bytes in one of them, about
 )

@@ -131,7 +131,7 @@ func (t Target) config(o Options) (*pgxpool.Config, error) {
 		"application_name":                    "fetchfleet " + o.Worker,
 		"statement_timeout":                   "60s",
 		"lock_timeout":                        "20s",
-		"idle_in_transaction_session_timeout": "30s", // a worker that sleeps in the middle of a commit holds nobody up
+		"idle_in_transaction_session_timeout": "10s", // a worker that sleeps in the middle of a commit holds nobody up
 	}
 	if o.Sync == SyncOff {
 		defaults["synchronous_commit"] = "off"
