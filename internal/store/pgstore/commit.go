@@ -171,7 +171,7 @@ func (s *Store) insertUnits(ctx context.Context, conn *pgxpool.Conn, group []*re
 		u := r.unit
 		jobs, units, accounts = append(jobs, u.job), append(units, u.name), append(accounts, r.account)
 		keys, counts = append(keys, u.key), append(counts, u.count)
-		if u.registered {
+		if u.tried {
 			listed = append(listed, u.key)
 		}
 	}

@@ -34,15 +34,23 @@ type unit struct {
 	have    map[string]string // bodies by digest
 
 	register   sync.Mutex // held while the row in writing is made
-	registered bool       // there may be a row in writing; guarded by mu
+	tried      bool       // there may be a row in writing; guarded by mu
+	registered bool       // there is one, unless it was swept; guarded by mu
 }
 
-// Add takes a record. One that no line of JSON can hold is refused with store.ErrRecord.
+// maxName is how long a record's id and job may be together, in bytes: an index has to hold them, of which a third of a
+// page, 2704 bytes, is the limit.
+const maxName = 2048
+
+// Add takes a record. One that no line of JSON can hold, or an index, is refused with store.ErrRecord.
 func (u *unit) Add(r *store.Record) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
 		return fmt.Errorf("add record to unit %s: %w", u.name, errEnded)
+	}
+	if n := len(r.ID) + len(r.Job); n > maxName {
+		return fmt.Errorf("add record %.80q: %w: its id and job have %d bytes, more than %d", r.ID, store.ErrRecord, n, maxName)
 	}
 	line, err := store.AppendRecord(u.line[:0], r)
 	if err != nil {
@@ -73,7 +81,7 @@ func (u *unit) drop(remove bool) error {
 	u.ended = true
 	u.records, u.line, u.bodies, u.have = nil, nil, nil, nil
 	var err error
-	if remove && u.registered {
+	if remove && u.tried {
 		err = u.s.sweepUnit(context.Background(), u.key)
 	}
 	u.s.ended(u.key)
@@ -86,6 +94,7 @@ func (u *unit) enlist(ctx context.Context) error {
 	defer u.register.Unlock()
 	u.mu.Lock()
 	done, ended := u.registered, u.ended
+	u.tried = u.tried || !ended
 	u.mu.Unlock()
 	if ended {
 		return errEnded
@@ -105,7 +114,8 @@ func (u *unit) enlist(ctx context.Context) error {
 }
 
 // sweepUnit removes the bodies of a unit that was not committed. The row in writing goes first: with it whoever still
-// writes bodies, or commits, loses the right to, and only then is it certain which rows there are.
+// writes bodies, or commits, loses the right to, and only then is it certain which rows there are. A unit that was
+// committed all the same had its row made by a call whose answer was lost, and wrote its bodies as it was committed.
 func (s *Store) sweepUnit(ctx context.Context, k key) error {
 	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	defer cancel()
@@ -114,7 +124,7 @@ func (s *Store) sweepUnit(ctx context.Context, k key) error {
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
-		_, err = tx.Exec(ctx, `DELETE FROM bodies WHERE owner = $1`, k)
+		_, err = tx.Exec(ctx, `DELETE FROM bodies WHERE owner = $1 AND NOT EXISTS (SELECT FROM units WHERE key = $1)`, k)
 		return err
 	})
 	return trouble("remove the bodies of a unit that was not committed", err)

@@ -12,7 +12,7 @@ import (
 // Limits of what is asked of a server. None of them is for ever.
 const (
 	connectLimit = 5 * time.Second  // for each address; connect_timeout in the URL changes it
-	callLimit    = 15 * time.Second // for one statement or small transaction, with the wait for a connection
+	callLimit    = 10 * time.Second // for one statement or small transaction, with the wait for a connection
 	commitLimit  = 30 * time.Second // for the transaction of a commit
 	minConns     = 8                // the default of pool_max_conns
 )

@@ -339,3 +339,14 @@ func freePort() (int, error) {
 	}
 	return 0, fmt.Errorf("no free port among %d tried", tries)
 }
+
+// Own gives a folder to the user that the server runs as.
+func (s *Server) Own(t testing.TB, dir string) {
+	t.Helper()
+	for dir != os.TempDir() && len(dir) > len(os.TempDir()) { // and lets it in there
+		if err := giveAway(dir); err != nil {
+			t.Fatalf("pgtest: %v", err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
