@@ -17,6 +17,8 @@ func findCredentials(ctx context.Context) (*credentials.Credentials, error) {
 		&credentials.FileAWSCredentials{},
 		&credentials.IAM{Client: metadataClient()},
 	})
+	ctx, cancel := context.WithTimeout(ctx, 2*metadataLimit) // the cloud is asked in several calls
+	defer cancel()
 	value, err := found.GetWithContext(&credentials.CredContext{Client: metadataClient(), Context: ctx})
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func (c *client) advice(err error) string {
 	case errors.As(err, &unknown), errors.As(err, &name):
 		return fmt.Sprintf("the certificate of %s is not trusted: name its authority's file in SSL_CERT_FILE, or correct the endpoint", c.server())
 	case errors.As(err, &dns):
-		return fmt.Sprintf("there is no host of the name %s: correct the endpoint", c.server())
+		return fmt.Sprintf("there is no host of the name %s: correct the endpoint", dns.Name)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return fmt.Sprintf("%s does not answer: see whether it runs and can be reached from here", c.server())
 	case c.o.Insecure && (isCut(err)):

@@ -177,7 +177,9 @@ func (o Options) String() string {
 	set("region", o.Region, "")
 	set("format", o.Format, FormatFile)
 	set("path-style", o.PathStyle, "")
-	u := url.URL{Scheme: "s3", Host: o.Bucket, RawQuery: query.Encode()}
+	// An endpoint stays readable: a query may hold colons and slashes (RFC 3986, section 3.4).
+	readable := strings.NewReplacer("%3A", ":", "%2F", "/").Replace(query.Encode())
+	u := url.URL{Scheme: "s3", Host: o.Bucket, RawQuery: readable}
 	if o.Prefix != "" {
 		u.Path = "/" + o.Prefix
 	}
