@@ -130,47 +130,51 @@ func (c Compression) Copy(w io.Writer, size int64, parts ...io.Reader) error {
 	return z.Close()
 }
 
-// Mark is where the end of a file tells its reader to look: how many bytes before the end of the file its last member
-// begins, and how many before the end the part does that is described by it. A gzip file has it in an extra field of its
-// last member, "FF" (RFC 1952, section 2.3.1.1), a zstd file in a skippable frame behind it (RFC 8878, section 3.1.2).
-type Mark struct{ Last, Part int64 }
+// Mark is what the last member of a unit tells its reader, each counted in bytes back from the end of the unit: where
+// that member begins, where the part does that it describes, and where the unit itself does. So both ends of a unit are
+// found from its end alone, and units that lie one behind another are found from the last one. In gzip it is an extra field
+// of the last member, "FF" (RFC 1952, section 2.3.1.1), in zstd a skippable frame behind it (RFC 8878, section 3.1.2).
+type Mark struct{ Last, Part, Whole int64 }
 
 // The forms of a mark.
 const (
-	gzipHead  = "\x1f\x8b\x08\x04\x00\x00\x00\x00\x04\xff\x14\x00FF\x10\x00" // magic, extra field of 20 bytes, 16 of them ours
-	zstdFrame = "\x5e\x2a\x4d\x18\x10\x00\x00\x00"                           // skippable frame 14 of 16 bytes
-	markSize  = 16
+	gzipHead  = "\x1f\x8b\x08\x04\x00\x00\x00\x00\x04\xff\x1c\x00FF\x18\x00" // magic, extra field of 28 bytes, 24 of them ours
+	zstdFrame = "\x5e\x2a\x4d\x18\x18\x00\x00\x00"                           // skippable frame 14 of 24 bytes
+	markSize  = 24
 )
 
-// AppendMarked appends the last member of a file, whose mark says that the part it describes began part bytes before it.
-func (c Compression) AppendMarked(dst []byte, part int64, parts ...[]byte) []byte {
+// AppendMarked appends the last member of a unit. Before it the unit has whole bytes, the last part of which it describes.
+func (c Compression) AppendMarked(dst []byte, part, whole int64, parts ...[]byte) []byte {
 	from := len(dst)
 	if c == Zstd {
 		dst = c.Append(dst, parts...)
 		n := int64(len(dst) - from + len(zstdFrame) + markSize)
-		return appendMark(append(dst, zstdFrame...), Mark{Last: n, Part: n + part})
+		return appendMark(append(dst, zstdFrame...), Mark{Last: n, Part: n + part, Whole: n + whole})
 	}
 	m := members[c].Get().(*member)
 	defer members[c].Put(m)
 	m.out.b = dst
 	m.reset(&m.out)
-	m.gz.Extra = append([]byte("FF\x10\x00"), make([]byte, markSize)...)
+	m.gz.Extra = append([]byte(gzipHead[len(gzipHead)-4:]), make([]byte, markSize)...)
 	for _, p := range parts {
 		_, _ = m.gz.Write(p)
 	}
 	_ = m.gz.Close()
 	dst, m.out.b = m.out.b, nil
 	n := int64(len(dst) - from)
-	appendMark(dst[:from+len(gzipHead)], Mark{Last: n, Part: n + part}) // the extra field has no checksum
+	appendMark(dst[:from+len(gzipHead)], Mark{Last: n, Part: n + part, Whole: n + whole}) // the extra field has no checksum
 	return dst
 }
 
 func appendMark(b []byte, m Mark) []byte {
-	b = binary.LittleEndian.AppendUint64(b, uint64(m.Last))
-	return binary.LittleEndian.AppendUint64(b, uint64(m.Part))
+	for _, n := range []int64{m.Last, m.Part, m.Whole} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
+	return b
 }
 
-// FindMark finds the mark in the last bytes of a file of size bytes. It is not found in fewer bytes than the last member has.
+// FindMark finds the mark of the unit that ends after size bytes of a file, of which tail are the last ones. It is not
+// found in a tail that is shorter than the last member.
 func (c Compression) FindMark(tail []byte, size int64) (Mark, bool) {
 	if c == Zstd {
 		at := len(tail) - markSize - len(zstdFrame)
@@ -196,8 +200,9 @@ func readMark(b []byte, size int64) (Mark, bool) {
 	if len(b) < markSize {
 		return Mark{}, false
 	}
-	m := Mark{Last: int64(binary.LittleEndian.Uint64(b)), Part: int64(binary.LittleEndian.Uint64(b[8:]))}
-	return m, 0 < m.Last && m.Last <= m.Part && m.Part <= size
+	at := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
+	m := Mark{Last: at(0), Part: at(1), Whole: at(2)}
+	return m, 0 < m.Last && m.Last <= m.Part && m.Part <= m.Whole && m.Whole <= size
 }
 
 func lastIndex(b []byte, sep string) int {

@@ -232,9 +232,9 @@ func TestTheMarkIsFound(t *testing.T) {
 		h, block := response(page, "https://example.test/", random(400))
 		first := packed(c, h, block)
 		part := packed(c, h, block)
-		file := c.AppendMarked(append(bytes.Clone(first), part...), int64(len(part)), h.Append(nil, int64(len(block))), block, []byte(End))
+		file := c.AppendMarked(append(bytes.Clone(first), part...), int64(len(part)), int64(len(first)+len(part)), h.Append(nil, int64(len(block))), block, []byte(End))
 		m, ok := c.FindMark(file[len(file)/3:], int64(len(file)))
-		if !ok || int64(len(file))-m.Part != int64(len(first)) || int64(len(file))-m.Last != int64(len(first)+len(part)) {
+		if !ok || m.Whole != int64(len(file)) || int64(len(file))-m.Part != int64(len(first)) || int64(len(file))-m.Last != int64(len(first)+len(part)) {
 			t.Errorf("mark is %+v (found %v) in a file of %d bytes, want the part at %d", m, ok, len(file), len(first))
 		}
 		if err := readAll(append(bytes.Clone(file), file...)); err != nil {
@@ -278,7 +278,7 @@ func FuzzReader(f *testing.F) {
 	h, block := response(page, "https://example.test/", []byte("body"))
 	for _, c := range Compressions {
 		f.Add(packed(c, h, block))
-		f.Add(c.AppendMarked(nil, 0, h.Append(nil, int64(len(block))), block, []byte(End)))
+		f.Add(c.AppendMarked(nil, 0, 0, h.Append(nil, int64(len(block))), block, []byte(End)))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		r := NewReader(bytes.NewReader(file))
