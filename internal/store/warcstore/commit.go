@@ -1,0 +1,253 @@
+package warcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/disk"
+)
+
+// Commit makes the unit visible. The recipe:
+//
+//  1. Write the file whole: the members of answers, those of records, the account. A small unit is one write to a file
+//     without a name; a large one is in its temporary file already, and gets the rest.
+//  2. Make it durable, together with whoever commits at the same time.
+//  3. link(2) it to units/UNIT.warc.gz. It fails if the name is taken, so the first one wins: THE commit point.
+//  4. Look into the indexes of merged files. Whoever was merged there came first and left the name free: then this unit
+//     has lost, and its name is removed. Readers prefer merged units, so nobody takes this one for the winner meanwhile.
+//  5. Make the name durable. Only then is the commit acknowledged.
+//
+// When Commit fails nothing is lost: it may be called again, or the unit be discarded. An error from step 5 leaves the
+// unit visible though perhaps not durable; the next Commit finds it there, and does not return before it is.
+func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, errEnded)
+	}
+	if a.Job != u.job || a.Unit() != u.name {
+		return nil, false, fmt.Errorf("commit unit %s of job %s: the account is of unit %s of job %s",
+			u.name, u.job, a.Unit(), a.Job)
+	}
+	if err := u.s.enter(); err != nil {
+		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, err)
+	}
+	defer u.s.commits.Done()
+	winner, won, err := u.commit(ctx, a)
+	if err != nil {
+		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, err)
+	}
+	if won {
+		u.s.known.add(u.job, u.name, u.own)
+	}
+	_ = u.drop() // what it fails to remove, Sweep will
+	return winner, won, nil
+}
+
+func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bool, error) {
+	// A worker that slept finds its unit taken here, before it writes anything.
+	if winner, won, err := u.yieldTo(ctx); !errors.Is(err, store.ErrNotFound) {
+		return winner, won, err
+	}
+	u.commits++
+	account := &stored{
+		Account: a, Layout: layoutVersion, Attempt: u.stem + "~" + strconv.Itoa(u.commits), Records: u.records, Captures: u.captures,
+	}
+	u.s.at("begin")
+	f, err := u.writeFile(account)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { _ = f.close() }()
+	u.s.at("written")
+	if err := u.s.sync.Barrier(ctx, f.paths()); err != nil {
+		return nil, false, u.flushTrouble(ctx, err)
+	}
+	u.s.at("durable")
+	won, err := u.link(ctx, f, account)
+	if err != nil {
+		return nil, false, err
+	}
+	if !won {
+		return u.yieldTo(ctx)
+	}
+	u.s.at("linked")
+	// From here on the unit exists, or has lost: the end of ctx changes nothing.
+	ctx = context.WithoutCancel(ctx)
+	if lost, err := u.mergedBefore(ctx); err != nil {
+		return nil, false, err
+	} else if lost {
+		return u.yieldTo(ctx)
+	}
+	u.s.at("looked")
+	if err := u.s.sync.Barrier(ctx, u.placedPaths()); err != nil {
+		return nil, false, u.flushTrouble(ctx, err)
+	}
+	u.s.at("acknowledged")
+	return a, true, nil
+}
+
+// finished is a unit's file, whole and not yet in place.
+type finished struct {
+	nameless *disk.Nameless
+	path     string // where it has a name; of the unit's spool, or to be removed
+	remove   bool
+}
+
+func (f *finished) link(to string) error {
+	if f.nameless != nil {
+		return f.nameless.Link(to)
+	}
+	return os.Link(f.path, to)
+}
+
+func (f *finished) close() error {
+	if f.nameless != nil {
+		return f.nameless.Close()
+	}
+	if f.remove {
+		return disk.RemoveTmp(f.path)
+	}
+	return nil
+}
+
+// paths lists what must be flushed before the link, where that is done by path.
+func (f *finished) paths() []string {
+	if !disk.ByPath || f.path == "" {
+		return nil
+	}
+	return []string{f.path}
+}
+
+// writeFile is step 1. It leaves the unit as it was, so that it can be repeated.
+func (u *unit) writeFile(a *stored) (*finished, error) {
+	part, whole := u.meta.Size(), u.data.Size()+u.meta.Size()
+	if u.data.file != nil || u.meta.file != nil {
+		last, err := a.appendTo(nil, u.kind, part, whole)
+		if err != nil {
+			return nil, err
+		}
+		return u.completeFile(last)
+	}
+	n := len(u.data.mem)
+	all, err := a.appendTo(append(u.data.mem, u.meta.mem...), u.kind, part, whole)
+	if err != nil {
+		return nil, err
+	}
+	u.data.mem = all[:n]
+	return u.newFile(all)
+}
+
+// newFile writes a small unit, to a file without a name where there are such.
+func (u *unit) newFile(data []byte) (*finished, error) {
+	s := u.s
+	if !s.named.Load() {
+		folder := s.jobPath(u.job, unitsFolder)
+		var f disk.Nameless
+		err := s.folder.In(folder, func() (err error) { f, err = disk.OpenNameless(folder); return err })
+		if err == nil {
+			if _, err = f.Write(data); err == nil {
+				return &finished{nameless: &f}, nil
+			}
+			_ = f.Close()
+		}
+		if !disk.IsNoNameless(err) {
+			return nil, disk.Trouble("write unit", folder, err)
+		}
+		s.named.Store(true)
+	}
+	path := u.s.tmpPath(u.job, u.stem+"~"+strconv.Itoa(u.commits)+tmpUnit)
+	err := s.folder.In(filepath.Dir(path), func() error { return disk.WriteFile(path, data) })
+	if err != nil {
+		_ = disk.RemoveTmp(path)
+		return nil, disk.Trouble("write unit", path, err)
+	}
+	return &finished{path: path, remove: true}, nil
+}
+
+// completeFile appends to the file of a large unit what a commit before this one may have appended already.
+func (u *unit) completeFile(last []byte) (*finished, error) {
+	if err := u.data.toFile(); err != nil {
+		return nil, err
+	}
+	size := u.data.size
+	err := u.data.file.Truncate(size)
+	if err == nil {
+		err = u.data.stream(func(w io.Writer) error {
+			if _, err := io.Copy(w, u.meta.reader(0)); err != nil {
+				return err
+			}
+			_, err := w.Write(last)
+			return err
+		})
+	}
+	u.data.size = size
+	if err != nil {
+		return nil, disk.Trouble("write unit", u.data.path, err)
+	}
+	return &finished{path: u.data.path}, nil
+}
+
+// link is the commit point. It says whether this unit is the one now visible.
+func (u *unit) link(ctx context.Context, f *finished, a *stored) (won bool, err error) {
+	to := u.s.unitPath(u.job, u.name, u.kind)
+	err = u.s.folder.In(filepath.Dir(to), func() error { return f.link(to) })
+	if err == nil {
+		return true, nil
+	}
+	// An error is not yet a no: over NFS an answer can be lost, and the kernel repeats the call and finds its own work.
+	if there, rerr := u.s.readFile(context.WithoutCancel(ctx), to, u.kind); rerr == nil {
+		return there.Attempt == a.Attempt, nil
+	}
+	switch {
+	case errors.Is(err, os.ErrExist): // merged and removed between the two calls
+		return false, nil
+	case disk.IsNoLinks(err):
+		return false, disk.NoLinks(u.s.dir, err)
+	}
+	return false, disk.Trouble("link unit", to, err)
+}
+
+// mergedBefore is step 4.
+func (u *unit) mergedBefore(ctx context.Context) (bool, error) {
+	p, err := u.s.findMerged(ctx, u.job, u.name)
+	if err != nil || p == nil {
+		return false, err
+	}
+	path := u.s.unitPath(u.job, u.name, u.kind)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, disk.Trouble("remove the unit that came too late", path, err)
+	}
+	return true, nil
+}
+
+// yieldTo answers with the account of the unit that is there already, once that one is durable, or with
+// store.ErrNotFound. It may be this very unit, from an earlier Commit that failed after step 3.
+func (u *unit) yieldTo(ctx context.Context) (*store.Account, bool, error) {
+	winner, err := u.s.findAccount(ctx, u.job, u.name)
+	if err != nil {
+		return nil, false, err
+	}
+	return winner.Account, winner.isOf(u.stem), nil
+}
+
+func (u *unit) flushTrouble(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return disk.Trouble("flush to disk", u.s.dir, err)
+}
+
+// placedPaths lists what step 5 must flush where that is done by path.
+func (u *unit) placedPaths() []string {
+	if !disk.ByPath {
+		return nil
+	}
+	return []string{u.s.dir, filepath.Join(u.s.dir, u.job), u.s.jobPath(u.job, unitsFolder)}
+}

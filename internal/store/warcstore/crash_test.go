@@ -1,0 +1,5 @@
+package warcstore
+
+const crashDir = "WARCSTORE_CRASH_DIR"
+
+func crashChild(dir string) int { return 1 }

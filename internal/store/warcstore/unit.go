@@ -1,0 +1,258 @@
+package warcstore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+)
+
+// errEnded is returned by a unit that was committed or discarded.
+var errEnded = errors.New("the unit has ended")
+
+// unit is a unit being written. A Commit that failed may be tried again; nothing is fetched twice for a full disk.
+type unit struct {
+	s         *Store
+	job, name string
+	stem      string // begins each of its temporary names: WORKER~RUN~N
+	kind      warc.Compression
+
+	mu       sync.Mutex
+	ended    bool
+	bodies   int   // begun so far
+	data     spool // the members of answers
+	meta     spool // those of records
+	records  int
+	captures []warc.Capture
+	own      map[warc.Digest]original // payloads in this unit
+	ids      map[string]warc.ID       // of the last answer of each URL
+	commits  int                      // commits tried
+}
+
+// KeepsExchanges reports that this store does.
+func (u *unit) KeepsExchanges() bool { return true }
+
+// Body starts a body.
+func (u *unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	if u.ended {
+		u.mu.Unlock()
+		return nil, fmt.Errorf("start body in unit %s: %w", u.name, errEnded)
+	}
+	u.bodies++
+	n := u.bodies
+	u.mu.Unlock()
+	b, err := newBody(u, n, meta)
+	if err != nil {
+		return nil, fmt.Errorf("start body in unit %s: %w", u.name, err)
+	}
+	return b, nil
+}
+
+// scratch are buffers in which members are made, outside the unit's lock.
+var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 16<<10); return &b }}
+
+// write appends the records of an answer: the response and, where it is known, its request and a decoded copy. Small ones
+// are compressed before the lock is taken, large ones go straight to the file.
+func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, err error) {
+	buf := scratch.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= 4*freeSize {
+			scratch.Put(buf)
+		}
+	}()
+	out := (*buf)[:0]
+	small := b.block.file == nil || !keepPayload
+	if small {
+		block := b.block.mem
+		if !keepPayload {
+			block = b.headBytes()
+		}
+		out = u.member(out, h, block)
+	}
+	length := int64(len(out))
+	rest := u.request(nil, b, h.ID)
+	if small {
+		out = append(out, rest...)
+	}
+	*buf = out
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return 0, errEnded
+	}
+	offset = u.data.Size()
+	if small {
+		_, err = u.data.Write(out)
+	} else {
+		length, err = u.writeLarge(b.block.reader(0), h, b.block.Size(), rest)
+	}
+	if err == nil && b.decoded != nil {
+		err = u.writeDecoded(b, h)
+	}
+	if err == nil {
+		u.book(b, h, offset, length)
+	}
+	return offset, err
+}
+
+// member appends a record whose block is in memory.
+func (u *unit) member(out []byte, h *warc.Header, block []byte) []byte {
+	var head [1024]byte
+	return u.kind.Append(out, h.Append(head[:0], int64(len(block))), block, []byte(warc.End))
+}
+
+// request appends the record of the request that was answered by the record of that ID.
+func (u *unit) request(out []byte, b *body, answer warc.ID) []byte {
+	e := b.meta.Exchange
+	if e == nil || e.Method == "" {
+		return out
+	}
+	var buf [1024]byte
+	block := append(warc.AppendRequestHead(buf[:0], e), e.RequestBody...)
+	h := &warc.Header{
+		Type: warc.Request, ID: warc.NewID(), Date: b.at, TargetURI: b.meta.URL, IP: warc.IP(e), Protocol: warc.Protocol(e),
+		ConcurrentTo: answer, BlockDigest: sha256.Sum256(block), ContentType: warc.HTTPRequest,
+	}
+	return u.member(out, h, block)
+}
+
+// writeLarge appends a record to the file of the unit, and what is to follow it. The caller holds u.mu.
+func (u *unit) writeLarge(block io.Reader, h *warc.Header, size int64, rest []byte) (length int64, err error) {
+	if err := u.data.toFile(); err != nil {
+		return 0, err
+	}
+	from := u.data.size
+	head := h.Append(nil, size)
+	err = u.data.stream(func(w io.Writer) error {
+		total := int64(len(head)) + size + int64(len(warc.End))
+		if err := u.kind.Copy(w, total, bytes.NewReader(head), block, strings.NewReader(warc.End)); err != nil {
+			return err
+		}
+		end, err := u.data.file.Seek(0, io.SeekCurrent)
+		length = end - from
+		if err == nil {
+			_, err = w.Write(rest)
+		}
+		return err
+	})
+	return length, err
+}
+
+// writeDecoded appends the decoded copy of an answer. The caller holds u.mu.
+func (u *unit) writeDecoded(b *body, answer *warc.Header) error {
+	sum := warc.Digest(b.plain.Sum(nil))
+	h := &warc.Header{
+		Type: warc.Conversion, ID: warc.NewID(), Date: b.at, TargetURI: b.meta.URL, RefersTo: answer.ID.String(),
+		BlockDigest: sum, PayloadDigest: sum, Truncated: answer.Truncated, ContentType: b.meta.ContentType,
+	}
+	if h.ContentType == "" {
+		h.ContentType = "application/octet-stream"
+	}
+	if b.decoded.file == nil {
+		_, err := u.data.Write(u.member(nil, h, b.decoded.mem))
+		return err
+	}
+	_, err := u.writeLarge(b.decoded.reader(0), h, b.decoded.Size(), nil)
+	return err
+}
+
+// book notes what was written. The caller holds u.mu.
+func (u *unit) book(b *body, h *warc.Header, offset, length int64) {
+	c := warc.Capture{URL: h.TargetURI, At: h.Date, MIME: mediaType(b.meta.ContentType), Offset: offset, Length: length}
+	if e := b.meta.Exchange; e != nil {
+		c.Status = e.Status
+	}
+	if h.Type == warc.Revisit {
+		c.MIME = warc.RevisitMIME
+	}
+	if h.PayloadDigest != (warc.Digest{}) {
+		c.SHA256 = h.PayloadDigest.String()[len("sha256:"):]
+	}
+	u.captures = append(u.captures, c)
+	if u.ids == nil {
+		u.ids = make(map[string]warc.ID, 32) // as many as most batches have
+		u.own = make(map[warc.Digest]original, 32)
+	}
+	u.ids[h.TargetURI] = h.ID
+	if h.Type == warc.Revisit || h.Truncated != "" || b.block.Size() == b.head {
+		return
+	}
+	if _, ok := u.own[h.PayloadDigest]; !ok {
+		u.own[h.PayloadDigest] = original{
+			body: bodyName(u.name, offset), offset: offset, id: h.ID.String(), url: h.TargetURI, at: h.Date, encoding: b.encoding(),
+		}
+	}
+}
+
+// mediaType returns the media type of a Content-Type field (RFC 9110, section 8.3).
+func mediaType(field string) string {
+	kind, _, _ := strings.Cut(field, ";")
+	return strings.TrimSpace(kind)
+}
+
+// recordField and accountField are the one field of a metadata record of ours.
+const (
+	recordField  = "fetchfleet-record: "
+	accountField = "fetchfleet-account: "
+)
+
+// Add takes a record. A record that no line of JSON can hold is refused with store.ErrRecord.
+func (u *unit) Add(r *store.Record) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return fmt.Errorf("add record to unit %s: %w", u.name, errEnded)
+	}
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	block, err := store.AppendRecord(append((*buf)[:0], recordField...), r)
+	if err != nil {
+		return fmt.Errorf("add record %.80q: %w (%w)", r.ID, store.ErrRecord, err)
+	}
+	block = append(block, "\r\n"...)
+	h := &warc.Header{Type: warc.Metadata, ID: warc.NewID(), Date: time.Now(), TargetURI: r.URL,
+		BlockDigest: sha256.Sum256(block), ContentType: warc.Fields}
+	if id, ok := u.ids[cmp.Or(r.FinalURL, r.URL)]; ok {
+		h.RefersTo = id.String()
+	}
+	from := len(block)
+	block = u.member(block, h, block)
+	*buf = block
+	if _, err := u.meta.Write(block[from:]); err != nil {
+		return fmt.Errorf("add record %.80q to unit %s: %w", r.ID, u.name, err)
+	}
+	u.records++
+	return nil
+}
+
+// Discard drops the unit and what it wrote aside.
+func (u *unit) Discard() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return nil
+	}
+	return u.drop()
+}
+
+// drop ends the unit and removes its temporary files. The caller holds u.mu.
+func (u *unit) drop() error {
+	u.ended = true
+	err := errors.Join(u.data.drop(), u.meta.drop())
+	u.captures, u.own, u.ids = nil, nil, nil
+	u.s.ended(u.stem)
+	return err
+}
