@@ -17,9 +17,18 @@ func (s *Store) Account(ctx context.Context, job, unit string) (*store.Account, 
 		return nil, err
 	}
 	if err := s.copyMissing(ctx, job, unit, a); err != nil {
-		return nil, fmt.Errorf("copy unit %s from %s: %w", unit, s.first, err)
+		return nil, copyTrouble(fmt.Errorf("copy unit %s from %s: %w", unit, s.first, err))
 	}
 	return a, nil
+}
+
+// copyTrouble is the error of a copy. Whatever was not found on the way, the unit was: who is told otherwise fetches it
+// again, for ever.
+func copyTrouble(err error) error {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrRecord) {
+		return errors.New(err.Error())
+	}
+	return err
 }
 
 // CopyMissing copies every unit of a job to the stores that lack it. A job needs it where nothing will be redelivered,

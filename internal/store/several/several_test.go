@@ -3,6 +3,7 @@ package several
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -128,13 +129,18 @@ func TestBodiesFromElsewhereAreCopiedAtCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	same, err := write(t.Context(), earlier, store.BodyMeta{ContentType: "text/html"}, "alpha") // as this unit has one
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := earlier.Commit(t.Context(), &store.Account{V: 1, Job: "job-0", Batch: "b0"}); err != nil {
 		t.Fatal(err)
 	}
 	u, account := begun(t, s, "b1", "d1", page{"a", "alpha"})
-	for _, body := range []string{ref.Body, "bodies/ab/gone.html"} {
-		r := &store.Record{ID: body, Job: job, Batch: "b1", URL: "http://x.test/", Unchanged: true, Bytes: ref.Bytes,
-			SHA256: ref.SHA256, Body: body, BodyJob: "job-0"}
+	gone := store.BodyRef{Bytes: 1, SHA256: ref.SHA256, Body: "bodies/ab/gone.html"}
+	for _, ref := range []store.BodyRef{ref, same, gone} {
+		r := &store.Record{ID: ref.Body, Job: job, Batch: "b1", URL: "http://x.test/", Unchanged: true, Bytes: ref.Bytes,
+			SHA256: ref.SHA256, Body: ref.Body, BodyJob: "job-0"}
 		if err := u.Add(r); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +149,7 @@ func TestBodiesFromElsewhereAreCopiedAtCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := contents(t, two)["b1"]
-	if diff := cmp.Diff([]string{"alpha", "from before", ""}, got.Bodies); diff != "" {
+	if diff := cmp.Diff([]string{"alpha", "from before", "alpha", ""}, got.Bodies); diff != "" {
 		t.Errorf("bodies in the second store (-want +got):\n%s", diff)
 	}
 	if r := got.Records[1]; r.BodyJob != "" || !r.Unchanged {
@@ -268,6 +274,16 @@ func TestALaterStoreInTroubleIsTheStoresTrouble(t *testing.T) {
 			}
 			wantSame(t, one, two, 1)
 		})
+	}
+}
+
+func TestWhatACopyMissesIsNotTheUnit(t *testing.T) {
+	one, two := folder(t, t.TempDir()), archived(t, false)
+	committed(t, one, "b1", "d1", page{"a", "alpha"})
+	two.commit = func() error { return fmt.Errorf("no such table: %w", store.ErrNotFound) }
+	_, err := New(Options{}, one, two).Account(t.Context(), job, "b1")
+	if err == nil || errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), "no such table") {
+		t.Errorf("Account = %v, want an error that does not deny the unit", err)
 	}
 }
 

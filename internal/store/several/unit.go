@@ -139,7 +139,7 @@ func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	}
 	u.s.at("first")
 	if err := u.commitRest(ctx); err != nil {
-		return nil, false, fmt.Errorf("unit %s is in %s and not everywhere else: %w", u.name, u.s.first, err)
+		return nil, false, copyTrouble(fmt.Errorf("unit %s is in %s and not everywhere else: %w", u.name, u.s.first, err))
 	}
 	u.ended = true
 	return u.winner, u.won, nil
