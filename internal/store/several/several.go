@@ -37,6 +37,8 @@ type Store struct {
 	step  func(name string) // called between the steps of a commit; set by tests only
 }
 
+var _ store.Verifier = (*Store)(nil)
+
 // later is a store that comes after the first.
 type later struct {
 	store.Store
@@ -47,7 +49,7 @@ func (m *later) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("store %s: %w", m, err)
+	return fmt.Errorf("copy to %s: %w", m, err)
 }
 
 // New makes a store of several, which it closes when it is closed. What it returns is a *Store; where the first is a

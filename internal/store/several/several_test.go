@@ -260,7 +260,7 @@ func TestALaterStoreInTroubleIsTheStoresTrouble(t *testing.T) {
 			if err == nil {
 				_, _, err = u.Commit(t.Context(), a)
 			}
-			if !errors.Is(err, away) || !strings.Contains(err.Error(), "store archive: ") {
+			if !errors.Is(err, away) || !strings.Contains(err.Error(), "copy to archive: ") {
 				t.Errorf("it ends with %v, want the error of the archive, named", err)
 			}
 			if err := u.Discard(); err != nil {
@@ -364,7 +364,7 @@ func TestCheckNamesTheStoreInTrouble(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "store file:"+dir+": ") {
+	if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "copy to file:"+dir+": ") {
 		t.Errorf("Check = %v, want it to name %s", err, dir)
 	}
 }

@@ -45,6 +45,8 @@ type unit struct {
 	absent []*store.Record // whose bodies no writer of this unit wrote: they are copied once the first has committed
 }
 
+var _ store.ExchangeKeeper = (*unit)(nil)
+
 // copied is what a unit becomes in a later store.
 type copied struct {
 	to     *later
