@@ -18,6 +18,10 @@ const (
 	metadataLimit = 3 * time.Second  // for an answer of the cloud's credential service
 )
 
+// sendBuffer is what the system may hold of what was sent. On a line of 1 Mbit/s it is gone in less than stallTimeout;
+// with more, an upload would be taken for stalled while its end is still on its way.
+const sendBuffer = 512 << 10
+
 // lines are the connections to a server: the ordinary ones, and those for calls that may take minutes to answer.
 type lines struct{ quick, patient *http.Transport }
 
@@ -49,6 +53,9 @@ func newTransport(stall time.Duration) (*http.Transport, error) {
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
+		}
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetWriteBuffer(sendBuffer)
 		}
 		return watch(conn, stall), nil
 	}
