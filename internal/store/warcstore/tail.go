@@ -51,7 +51,9 @@ func readMark(f io.ReaderAt, kind warc.Compression, end int64) (warc.Mark, []byt
 	for n := int64(tailSize); ; n *= 8 {
 		n = min(n, end, maxLast)
 		tail := make([]byte, n)
-		if _, err := f.ReadAt(tail, end-n); err != nil && !(err == io.EOF && n == 0) {
+		if _, err := f.ReadAt(tail, end-n); err == io.EOF && n > 0 {
+			return warc.Mark{}, nil, fmt.Errorf("%w: it should have %d bytes", warc.ErrTorn, end)
+		} else if err != nil && err != io.EOF {
 			return warc.Mark{}, nil, err
 		}
 		if m, ok := kind.FindMark(tail, end); ok && (m.Last <= n) {
