@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -232,6 +233,62 @@ func TestRowGroupsAreBoundedByRowsAndByBytes(t *testing.T) {
 				t.Errorf("rows of the groups (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestParquetKeepsNothingOfThePagesItWrote(t *testing.T) {
+	e := newParquet(io.Discard, Options{})
+	e.limit = 1 << 20
+	heap := func(rows int) int64 {
+		for i := range rows {
+			r := typical(i)
+			r.Meta = fmt.Appendf(nil, "%q", strings.Repeat(fmt.Sprintf("%08d", i), 5000))
+			if err := e.encode(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap(200)
+	if grown := heap(1000) - before; grown > 3<<20 {
+		t.Errorf("after 40 MB more the writer keeps %d bytes more", grown)
+	}
+	if err := e.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A reader passes over pages by the bounds in the file's index: they must hold what is in the page.
+func TestTheIndexOfParquetHoldsTheValuesOfEachPage(t *testing.T) {
+	const n = 20_000
+	var out bytes.Buffer
+	if err := Write(t.Context(), &out, Parquet, endless(n, typical), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"url", "headers", "sha256"} {
+		column, _ := f.Schema().Lookup(name)
+		index, err := f.RowGroups()[0].ColumnChunks()[column.ColumnIndex].ColumnIndex()
+		if err != nil || index.NumPages() < 2 {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for i := range n {
+			field, _ := fieldNamed(name)
+			v := parquet.ByteArrayValue([]byte(field.of(typical(i)).text))
+			within := false
+			for p := range index.NumPages() {
+				within = within || bytes.Compare(index.MinValue(p).ByteArray(), v.ByteArray()) <= 0 && bytes.Compare(index.MaxValue(p).ByteArray(), v.ByteArray()) >= 0
+			}
+			if !within {
+				t.Fatalf("%s: no page would be read for %q", name, v)
+			}
+		}
 	}
 }
 

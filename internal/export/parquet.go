@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -73,6 +74,7 @@ type parquetEncoder struct {
 	text    []byte // of those rows
 	group   int    // rows of the row group
 	bytes   int    // and of their values
+	limit   int    // of those bytes
 }
 
 // column is a field as Parquet has it.
@@ -84,7 +86,7 @@ type column struct {
 
 func newParquet(w io.Writer, o Options) *parquetEncoder {
 	schema := parquetSchema()
-	e := &parquetEncoder{rows: make([]parquet.Row, rowsAtOnce), w: parquet.NewGenericWriter[any](w, schema, &parquet.WriterConfig{
+	e := &parquetEncoder{rows: make([]parquet.Row, rowsAtOnce), limit: bytesPerGroup, w: parquet.NewGenericWriter[any](w, schema, &parquet.WriterConfig{
 		CreatedBy:   cmp.Or(o.CreatedBy, "fetchfleet"),
 		Compression: &zstd.Codec{Level: zstd.SpeedFastest},
 		Encodings:   map[parquet.Kind]encoding.Encoding{parquet.ByteArray: &parquet.Plain},
@@ -110,7 +112,7 @@ func (e *parquetEncoder) encode(_ context.Context, r *store.Record) error {
 	e.n++
 	e.group++
 	e.bytes += len(e.text) - before + 8*len(row)
-	if e.group == rowsPerGroup || e.bytes >= bytesPerGroup {
+	if e.group == rowsPerGroup || e.bytes >= e.limit {
 		return e.endGroup()
 	}
 	if e.n == rowsAtOnce || len(e.text) >= bytesAtOnce {
@@ -169,7 +171,24 @@ func (e *parquetEncoder) endGroup() error {
 		return err
 	}
 	e.group, e.bytes = 0, 0
-	return e.w.Flush()
+	if err := e.w.Flush(); err != nil {
+		return err
+	}
+	e.forget()
+	return nil
+}
+
+// forget lets go of what the writer would keep until the end of the file: its index has the first bytes of the least and
+// the greatest value of each page, as parts of whole values. (Leaving these bounds out is no way: the index then says that
+// a page holds nothing but "", and readers pass over it.)
+func (e *parquetEncoder) forget() {
+	for _, index := range e.w.File().ColumnIndexes() {
+		for _, values := range [][][]byte{index.MinValues, index.MaxValues} {
+			for i := range values {
+				values[i] = bytes.Clone(values[i])
+			}
+		}
+	}
 }
 
 func (e *parquetEncoder) close() error {
