@@ -281,6 +281,25 @@ func TestUnchangedBodiesAreReadWhereTheyLie(t *testing.T) {
 	}
 }
 
+func TestNamesByURLAreVerifiedLikeDigests(t *testing.T) {
+	s := newSite(t)
+	named, err := filestore.Open(t.Context(), s.dir, filestore.Options{Names: filestore.NamesPath, Sync: filestore.SyncOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer named.Close()
+	s.add("b1", 0, "by its digest")
+	records := fill(t, named, "b2", 0, "one", "two", strings.Repeat("three", 50_000))
+	if r := s.verify(verify.Options{}); !r.OK() || r.Bodies != 4 || r.Notes != 0 {
+		t.Errorf("%+v", r)
+	}
+	s.rewrite(s.path(records[1].Body), func(b []byte) []byte { return []byte("owt") })
+	r := s.verify(verify.Options{})
+	if r.Problems != 1 || r.Findings[0].Kind != "digest" || r.Findings[0].Where != records[1].Body || !strings.HasPrefix(records[1].Body, "bodies/x.test/index~") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestAShareOfTheBodiesIsRead(t *testing.T) {
 	s := newSite(t)
 	for i := range 20 {

@@ -46,9 +46,9 @@ func BenchmarkPlainFiles(b *testing.B) {
 
 // BenchmarkUnit32 stores units of 32 pages, records and account included.
 func BenchmarkUnit32(b *testing.B) {
-	for _, sync := range []string{SyncOff, SyncBatch} {
-		b.Run(sync, func(b *testing.B) {
-			s, err := Open(b.Context(), b.TempDir(), Options{Sync: sync, Worker: "bench"})
+	for name, o := range map[string]Options{"off": {Sync: SyncOff}, "batch": {Sync: SyncBatch}, "off, names path": {Sync: SyncOff, Names: NamesPath}} {
+		b.Run(name, func(b *testing.B) {
+			s, err := Open(b.Context(), b.TempDir(), o)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -67,7 +67,7 @@ func storeUnit(b *testing.B, s *Store, n int64) error {
 	defer u.Discard()
 	a := &store.Account{V: store.AccountVersion, Job: "job", Batch: name, Worker: "bench", Delivery: name}
 	for i := range benchPages {
-		w, err := u.Body(ctx, store.BodyMeta{URL: "http://host-1.test/page/1", ContentType: "text/html; charset=utf-8"})
+		w, err := u.Body(ctx, store.BodyMeta{URL: fmt.Sprintf("http://host-%d.test/page/%d", n%500, n*benchPages+int64(i)), ContentType: "text/html; charset=utf-8"})
 		if err != nil {
 			return err
 		}
