@@ -23,6 +23,7 @@ var grammars = []struct {
 	{"fleet status", func() any { return &statusCommand{} }},
 	{"fleet hosts", func() any { return &hostsCommand{} }},
 	{"fleet audit", func() any { return &auditCommand{} }},
+	{"fleet verify", func() any { return &verifyCommand{} }},
 	{"fleet export", func() any { return &exportCommand{} }},
 	{"fleet monitor", func() any { return &monitorCommand{} }},
 }
@@ -49,7 +50,7 @@ var others = map[string]string{
 	"queue": "low", "host-rate": "2.5", "host-burst": "3", "host-conns": "7", "retries": "9", "backoff": "base=3s",
 	"retry-on": "404", "patience": "7m", "timeout": "8s", "max-time": "9m", "max-body": "5MiB", "resume-above": "6MiB", "robots": "ignore",
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
-	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "sort": "rate", "queues": "low=2", "store": "elsewhere",
+	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "bodies": "5%", "names": "path", "warc-compress": "zstd", "sort": "rate", "queues": "low=2", "store": "elsewhere",
 	"format": "csv", "where": "url~a,b", "fields": "url,status", "limit": "12",
 }
 
@@ -77,13 +78,13 @@ func checkVariable(t *testing.T, name string, grammar func() any, f *kong.Flag) 
 		value, args = "true", []string{"--" + f.Name}
 	}
 	var rest []string
-	if f.Name != "store" && (name == "worker" || name == "fleet audit" || name == "fleet export") {
+	if f.Name != "store" && (name == "worker" || name == "fleet audit" || name == "fleet verify" || name == "fleet export") {
 		rest = append(rest, "--store=s")
 	}
 	if f.Name == "fields" {
 		rest = append(rest, "--format=csv")
 	}
-	if name == "fleet status" || name == "fleet hosts" || name == "fleet audit" || name == "fleet export" {
+	if name == "fleet status" || name == "fleet hosts" || name == "fleet audit" || name == "fleet verify" || name == "fleet export" {
 		rest = append(rest, "job")
 	}
 	byFlag, byEnv, without := grammar(), grammar(), grammar()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/progress"
-	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
@@ -35,7 +33,7 @@ type LocalFlags struct {
 	FetchFlags
 	Redis       string   `env:"FLEET_REDIS" placeholder:"URL" help:"A Redis to use instead of the embedded one; the run has a queue of its own there."`
 	Job         string   `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: the one recorded in --out)."`
-	Store       []string `env:"FLEET_STORE" sep:"none" placeholder:"URL" help:"Where results are kept instead of --out, which then has the list of them alone: file:DIR or a path. Given again, or after a comma, more stores that get the same; jsonl:- writes records to standard output, beside --out where no other store is named."`
+	Store       []string `env:"FLEET_STORE" sep:"none" placeholder:"URL" help:"Where results are kept instead of --out, which then has the list of them alone: file:DIR or a path, warc:DIR, s3://…, postgres://…. Given again, or after a comma, more stores that get the same; jsonl:- writes records to standard output, beside --out where no other store is named."`
 	Out         string   `short:"o" env:"FLEET_OUT" default:"${out}" placeholder:"DIR" help:"Folder for results, continued if it has a job (default: ${default})."`
 	RetryFailed bool     `env:"FLEET_RETRY_FAILED" help:"Take the failures of the job again."`
 	Quiet       bool     `short:"q" env:"FLEET_QUIET" help:"No progress, no summary."`
@@ -147,6 +145,9 @@ func (l *local) run(ctx context.Context) (err error) {
 		return err
 	}
 	interrupted := l.work(ctx)
+	if interrupted == nil {
+		interrupted = l.pack(ctx)
+	}
 	if cause := context.Cause(ctx); errors.Is(cause, jsonl.ErrGone) {
 		interrupted = cause
 	}
@@ -376,79 +377,4 @@ func every(ctx context.Context, interval time.Duration, do func()) {
 			return
 		}
 	}
-}
-
-// results writes results.jsonl and gathers the summary from it.
-func (l *local) results(ctx context.Context) (progress.Summary, error) {
-	path := filepath.Join(l.Out, "results.jsonl")
-	latency := &progress.Latency{}
-	err := writeAtomically(path, func(w io.Writer) error {
-		return writeResults(ctx, w, l.member.kept(), l.producer.job, func(r *store.Record) {
-			l.producer.since.saw(r)
-			if r.Timings != nil && r.FetchedAt.After(l.began) {
-				latency.Observe(hostOf(r), time.Duration(r.Timings.Total*float64(time.Millisecond)))
-			}
-		})
-	})
-	if err != nil {
-		return progress.Summary{}, fmt.Errorf("write the results: %w", err)
-	}
-	s := progress.SummaryOf(string(l.producer.job), l.last, time.Since(l.began))
-	s.Latency, s.Output = latency, path
-	s.Earlier = l.earlier
-	return s, nil
-}
-
-func (l *local) show(s progress.Summary, interrupted error) error {
-	if l.Quiet && !l.JSON {
-		return nil
-	}
-	s.State = stateAfter(s.State, interrupted)
-	if errors.Is(interrupted, errInterrupted) {
-		s.Notes = append(s.Notes, "run the same command again to continue")
-	} else if interrupted != nil {
-		s.Notes = append(s.Notes, "what was done is safe: mend what is wrong and run the same command again to continue")
-	} else if failed := s.Outcomes["failed"] + s.Outcomes["http_error"]; failed > 0 && !l.once {
-		s.Notes = append(s.Notes, fmt.Sprintf("--retry-failed takes the %d that failed again", failed))
-	}
-	if since := l.producer.since; since != nil && interrupted == nil {
-		s.Notes = append(s.Notes, since.told(l.producer.enqueuer.Counts())...)
-	}
-	if l.held.Load()*2 > l.looks.Load() {
-		s.Notes = append(s.Notes, "host limits held the run back: --host-rate and --host-conns change them")
-	}
-	if l.JSON {
-		return s.WriteJSON(l.w.Stdout)
-	}
-	return s.WriteText(l.summaryTo())
-}
-
-func stateAfter(state string, interrupted error) string {
-	switch {
-	case errors.Is(interrupted, errInterrupted):
-		return "interrupted"
-	case interrupted != nil:
-		return "stopped"
-	}
-	return state
-}
-
-func (l *local) exit(s progress.Summary, interrupted error) error {
-	switch {
-	case errors.Is(interrupted, errInterrupted):
-		return &exitError{code: ExitInterrupted}
-	case interrupted != nil:
-		return interrupted
-	case s.BadLines > 0, s.Outcomes["ok"] < sum(s.Outcomes):
-		return &exitError{code: ExitIncomplete}
-	}
-	return nil
-}
-
-func sum(counts map[string]int64) int64 {
-	var n int64
-	for _, count := range counts {
-		n += count
-	}
-	return n
 }

@@ -40,7 +40,10 @@ func (m *member) openStores(ctx context.Context) (store.Store, error) {
 		signal.Ignore(syscall.SIGPIPE)
 	}
 	note := func(err error) { m.log.Warn().Err(err).Msg("a copy is not as in the first store") }
-	return open.Several(ctx, m.stores, open.Options{Sync: m.Sync, Worker: m.name, Stdout: m.stdout, Gone: m.end, Note: note})
+	return open.Several(ctx, m.stores, open.Options{
+		Sync: m.Sync, Worker: m.name, Stdout: m.stdout, Gone: m.end, Note: note,
+		Names: m.Names, Compress: m.WarcCompress, Decoded: m.WarcDecoded, DedupeIndex: m.DedupeIndex, Software: "fetchfleet/" + Version(),
+	})
 }
 
 // kept is the store that decides, and that is read from.

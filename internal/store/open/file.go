@@ -1,33 +1,13 @@
 package open
 
 import (
-	"context"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-
-	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 )
-
-// openFile opens a store in a folder: "file:DIR", "file:///DIR" or a bare path.
-func openFile(ctx context.Context, raw string, o Options) (store.Store, error) {
-	dir, err := folder(raw)
-	if err != nil {
-		return nil, err
-	}
-	if err := exists(raw, dir, o); err != nil {
-		return nil, err
-	}
-	s, err := filestore.Open(ctx, dir, filestore.Options{Sync: o.Sync, Worker: o.Worker})
-	if err != nil {
-		return nil, err // not the nil *Store, which would make a non-nil interface
-	}
-	return s, nil
-}
 
 // exists refuses a folder that is not there where it must be.
 func exists(raw, dir string, o Options) error {

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/store/several"
 )
 
@@ -30,30 +29,19 @@ type Options struct {
 	Names string
 	// Compress is how stores of WARC files compress: "gzip" (also "") or "zstd".
 	Compress string
-	// DedupeIndex is a file in which stores of WARC files note payload digests across jobs; "" = within each job only.
+	// DedupeIndex is a CDXJ file of an earlier job of the same store, or a folder of such: what stores of WARC files have
+	// there already becomes a revisit record; "" = within each job only.
 	DedupeIndex string
+	// Decoded has stores of WARC files keep a decoded copy of each coded body, too.
+	Decoded bool
+	// Software is the name and version that WARC files say they were made by; "" = no version.
+	Software string
 	// Stdout is what jsonl:- writes to; nil = os.Stdout. See jsonl.Options for what the program must do about SIGPIPE.
 	Stdout io.Writer
 	// Gone is called once when the reader of jsonl:- is gone; nil = nobody asks.
 	Gone func(error)
 	// Note is told what a later one of several stores did not take as it is in the first; nil = nobody asks.
 	Note func(error)
-}
-
-// driver is a kind of store.
-type driver struct {
-	schemes []string
-	form    string // how its URL looks, for errors and helps
-	beside  bool   // it serves only beside another store, which comes first
-	open    func(ctx context.Context, url string, o Options) (store.Store, error)
-}
-
-// drivers are the kinds of stores in the order in which an error lists them. The first also takes bare paths.
-func drivers() []driver {
-	return []driver{
-		{schemes: []string{"file"}, form: "file:DIR, file:///DIR or a path", open: openFile},
-		{schemes: []string{"jsonl"}, form: "jsonl:- beside another", open: openLines, beside: true},
-	}
 }
 
 // supported is what an error lists.
@@ -63,14 +51,6 @@ func supported() string {
 		forms = append(forms, d.form)
 	}
 	return "supported: " + strings.Join(forms, "; ")
-}
-
-func openLines(ctx context.Context, raw string, o Options) (store.Store, error) {
-	s, err := jsonl.Open(ctx, raw[len("jsonl:"):], jsonl.Options{Out: o.Stdout, Gone: o.Gone})
-	if err != nil {
-		return nil, err // not the nil *Store, which would make a non-nil interface
-	}
-	return s, nil
 }
 
 // Open opens the one store that a URL or a bare path names. A list of several is refused: who reads reads one of them.

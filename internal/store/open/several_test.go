@@ -79,7 +79,7 @@ func TestSeveralRefuses(t *testing.T) {
 		"standard output twice":          {[]string{"a", "jsonl:-", "jsonl:-"}, "are the same store"},
 		"one folder in two spellings":    {[]string{"a", "file:./a"}, `"a" and "file:./a" are the same store: name it once`},
 		"a password is not shown":        {[]string{"a", "s4://u:hunter2@h/x"}, "u:xxxxx@"},
-		"a kind that is unknown":         {[]string{"a", "ftp://host/x"}, "supported: file:DIR, file:///DIR or a path; jsonl:-"},
+		"a kind that is unknown":         {[]string{"a", "ftp://host/x"}, "supported: file:DIR, file:///DIR or a path; warc:DIR"},
 		"a kind with a slip of the pen":  {[]string{"a", "josnl:-"}, "did you mean jsonl:?"},
 		"a kind with a letter too many":  {[]string{"files:a"}, "did you mean file:?"},
 		"a kind like none that there is": {[]string{"a", "mongodb://x"}, `unknown kind of store "mongodb"; supported`},

@@ -67,6 +67,7 @@ var (
 	_ store.Store    = (*Store)(nil)
 	_ store.Resumer  = (*Store)(nil)
 	_ store.Verifier = (*Store)(nil)
+	_ store.Bodiless = (*Store)(nil)
 )
 
 // key names a unit's or a part's rows: a UUID of version 7 (RFC 9562, section 5.7), so that rows written at about the
@@ -83,6 +84,9 @@ func newKey() key {
 	k[8] = k[8]&0x3f | 0x80
 	return k
 }
+
+// Bodiless reports whether the URL says that bodies are not stored.
+func (s *Store) Bodiless() bool { return !s.target.Bodies }
 
 // Open opens the store that a URL of the form of Parse names. Unless it must exist, its tables are made or brought
 // up to date. An error says what to do.

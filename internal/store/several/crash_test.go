@@ -48,7 +48,7 @@ func crashChild(dir string) int {
 	}
 	nth, _ := strconv.ParseInt(os.Getenv(crashNth), 10, 64)
 	var passed, next atomic.Int64
-	s.(*Store).step = func(at string) {
+	base(s).step = func(at string) {
 		if at == os.Getenv(crashStep) && passed.Add(1) == nth {
 			self, _ := os.FindProcess(os.Getpid())
 			self.Kill()

@@ -97,11 +97,19 @@ func TestARedeliveryCopiesWhatIsMissing(t *testing.T) {
 	if _, err := s.Account(t.Context(), job, "b3"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Account of nothing = %v, want ErrNotFound", err)
 	}
-	if err := s.(*Store).CopyMissing(t.Context(), job); err != nil {
+	if err := base(s).CopyMissing(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, one, two, 2)
 	n.want(t)
+}
+
+// base is the Store of what New returned.
+func base(s store.Store) *Store {
+	if r, ok := s.(*resumer); ok {
+		return r.Store
+	}
+	return s.(*Store)
 }
 
 func TestAUnitThatCameAnotherWayStays(t *testing.T) {
@@ -369,33 +377,9 @@ func TestCheckNamesTheStoreInTrouble(t *testing.T) {
 	}
 }
 
-// partly is an archive that keeps one part.
-type partly struct {
-	*archive
-	text string
-}
-
-func (p *partly) Part(context.Context, string, string) (store.Part, error) {
-	return &onePart{text: p.text}, nil
-}
-
-func (p *partly) HasPart(context.Context, string, string) (bool, error) { return true, nil }
-
-type onePart struct {
-	store.Part
-	text string
-}
-
-func (p *onePart) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (store.BodyRef, error) {
-	if _, ok := u.(*archiveUnit); !ok {
-		return store.BodyRef{}, errors.New("the part got a unit that is not of its store")
-	}
-	return write(ctx, u, meta, p.text)
-}
-
 func TestAPartOfTheFirstStoreIsAdoptedEverywhere(t *testing.T) {
-	one, two := &partly{archived(t, false), "resumed"}, folder(t, t.TempDir())
-	if _, ok := New(Options{}, two, one).(store.Resumer); ok {
+	one, two := folder(t, t.TempDir()), folder(t, t.TempDir())
+	if _, ok := New(Options{}, archived(t, false), one).(store.Resumer); ok {
 		t.Error("a store is a Resumer though its first is not")
 	}
 	s, ok := New(Options{}, one, two).(store.Resumer)
@@ -404,6 +388,14 @@ func TestAPartOfTheFirstStoreIsAdoptedEverywhere(t *testing.T) {
 	}
 	part, err := s.Part(t.Context(), job, "r1")
 	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("resumed", 1000)
+	note := store.PartNote{URL: "http://x.test/big", Length: int64(len(text)), Stretches: []store.Stretch{{}}}
+	if err := part.Begin(note); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(part, text); err != nil {
 		t.Fatal(err)
 	}
 	if has, err := s.HasPart(t.Context(), job, "r1"); err != nil || !has {
