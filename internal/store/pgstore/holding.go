@@ -152,9 +152,7 @@ func (p *part) end() {
 
 // change runs a transaction that has a limit in time. An error of our own comes back as it is.
 func (p *part) change(do func(context.Context, pgx.Tx) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commitLimit)
-	defer cancel()
-	return trouble("change part", pgx.BeginFunc(ctx, p.s.pool, func(tx pgx.Tx) error { return do(ctx, tx) }))
+	return trouble("change part", p.s.remove(context.Background(), do))
 }
 
 // oneRow demands that a statement found the part in the holder's hands.
@@ -186,9 +184,7 @@ func (s *Store) sweepParts(ctx context.Context, job string, olderThan time.Durat
 }
 
 func (s *Store) sweepPart(ctx context.Context, k key) error {
-	ctx, cancel := context.WithTimeout(ctx, commitLimit)
-	defer cancel()
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.remove(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `DELETE FROM parts WHERE key = $1 AND held_until < now()`, k)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err

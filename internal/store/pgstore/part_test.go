@@ -275,6 +275,9 @@ func TestPartsNobodyCameForAreSwept(t *testing.T) {
 	if n := sweep(0); n != 0 {
 		t.Error("a part in somebody's hands was swept")
 	}
+	if err := s.sweepPart(t.Context(), p.(*part).key); err != nil || count(t, s, `SELECT count(*) FROM parts`) != 1 {
+		t.Errorf("a part that was taken between the look and the removal was swept, %v", err)
+	}
 	if err := p.Release(); err != nil {
 		t.Fatal(err)
 	}

@@ -105,6 +105,44 @@ func TestCommitWhoseAnswerWasLost(t *testing.T) {
 	}
 }
 
+// A commit that reached the server, of which the worker heard nothing, is its own when it tries again.
+func TestCommitThatCameThroughIsItsOwn(t *testing.T) {
+	server := shared.Server(t)
+	raw := server.Database(t)
+	direct := openTest(t, raw, Options{Worker: "direct"})
+	proxy := redistest.Proxy(t, server.Addr())
+	s := openTest(t, strings.Replace(raw, server.Addr(), proxy.Addr(), 1), Options{Worker: "cut"})
+	u, a := begunUnit(t, s, "b1")
+	var watching sync.WaitGroup
+	s.step = func(at string) {
+		if at != "copied" {
+			return
+		}
+		proxy.Mute(true)
+		watching.Go(func() {
+			for t.Context().Err() == nil {
+				if _, err := direct.Account(t.Context(), crashJob, "b1"); err == nil {
+					break
+				}
+			}
+			proxy.Cut()
+		})
+	}
+	if _, _, err := u.Commit(t.Context(), a); err == nil {
+		t.Error("Commit without an answer succeeded")
+	}
+	watching.Wait()
+	s.step = nil
+	proxy.Mute(false)
+	proxy.Heal()
+	awaitCheck(t.Context(), s)
+	if winner, won, err := u.Commit(t.Context(), a); err != nil || !won || winner.Delivery != a.Delivery {
+		t.Errorf("Commit again: %v, won %v, %v", winner, won, err)
+	}
+	wantSound(t, direct)
+	wantNothingLeft(t, direct)
+}
+
 // begunUnit begins a unit of one record and one streamed body.
 func begunUnit(t *testing.T, s *Store, name string) (store.Unit, *store.Account) {
 	t.Helper()
@@ -126,6 +164,7 @@ func begunUnit(t *testing.T, s *Store, name string) (store.Unit, *store.Account)
 
 // A server that takes what it is sent and says nothing.
 func TestServerThatIsSilent(t *testing.T) {
+	t.Parallel()
 	server := shared.Server(t)
 	proxy := redistest.Proxy(t, server.Addr())
 	s := openTest(t, strings.Replace(server.Database(t), server.Addr(), proxy.Addr(), 1), Options{Worker: "w"})

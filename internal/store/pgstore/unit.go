@@ -117,9 +117,7 @@ func (u *unit) enlist(ctx context.Context) error {
 // writes bodies, or commits, loses the right to, and only then is it certain which rows there are. A unit that was
 // committed all the same had its row made by a call whose answer was lost, and wrote its bodies as it was committed.
 func (s *Store) sweepUnit(ctx context.Context, k key) error {
-	ctx, cancel := context.WithTimeout(ctx, commitLimit)
-	defer cancel()
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.remove(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `DELETE FROM writing WHERE owner = $1`, k)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
@@ -128,4 +126,16 @@ func (s *Store) sweepUnit(ctx context.Context, k key) error {
 		return err
 	})
 	return trouble("remove the bodies of a unit that was not committed", err)
+}
+
+// remove runs a transaction that may have many rows of bodies to go through.
+func (s *Store) remove(ctx context.Context, do func(context.Context, pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '5min'`); err != nil {
+			return err
+		}
+		return do(ctx, tx)
+	})
 }

@@ -14,6 +14,7 @@ const (
 	connectLimit = 5 * time.Second  // for each address; connect_timeout in the URL changes it
 	callLimit    = 10 * time.Second // for one statement or small transaction, with the wait for a connection
 	commitLimit  = 30 * time.Second // for the transaction of a commit
+	removeLimit  = 5 * time.Minute  // for the removal of a body, which takes seconds for each GB
 	minConns     = 8                // the default of pool_max_conns
 )
 

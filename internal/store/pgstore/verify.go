@@ -20,7 +20,7 @@ const (
 // ours is whole: units with other records than their account says, bodies that are missing or of another length, records
 // and bodies of no unit. It notes what is unfinished. With repair, units that were begun over an hour ago and never
 // committed, and rows of bodies that belong to nothing, are removed. The latter are looked for in all jobs, since nothing
-// says of which they were.
+// says of which they were. found must not use the store: a connection is held meanwhile.
 func (s *Store) Verify(ctx context.Context, job string, repair bool, found func(store.Finding)) error {
 	if err := store.CheckName("job", job); err != nil {
 		return fmt.Errorf("verify: %w", err)
