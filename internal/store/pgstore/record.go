@@ -31,7 +31,7 @@ func appendRecord(b []byte, k key, n int, r *store.Record, line []byte) ([]byte,
 	w.optText(r.FinalURL)
 	w.text(r.Method)
 	w.text(string(r.Outcome))
-	optional(&w, r.Status != 0, func() error { w.int4(r.Status); return nil })
+	_ = optional(&w, r.Status != 0, func() error { w.int4(r.Status); return nil })
 	if r.Error != nil {
 		w.text(r.Error.Class)
 		w.text(r.Error.Message)
