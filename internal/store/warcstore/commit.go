@@ -127,6 +127,9 @@ func (f *finished) paths() []string {
 
 // writeFile is step 1. It leaves the unit as it was, so that it can be repeated.
 func (u *unit) writeFile(a *stored) (*finished, error) {
+	if err := u.flushLines(); err != nil {
+		return nil, err
+	}
 	part, whole := u.meta.Size(), u.data.Size()+u.meta.Size()
 	if u.data.file != nil || u.meta.file != nil {
 		last, err := a.appendTo(nil, u.kind, part, whole)

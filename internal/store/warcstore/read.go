@@ -1,6 +1,7 @@
 package warcstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -151,23 +152,29 @@ func (s *Store) eachRecord(ctx context.Context, job, unit string, do func(*store
 	}
 	r := warc.NewReader(io.NewSectionReader(o, o.end()-m.Part, m.Part-m.Last))
 	defer r.Close()
-	for n := 0; n < a.Records; n++ {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	for n := 0; n < a.Records; {
 		member, err := r.Next()
 		if err == io.EOF {
 			err = fmt.Errorf("%w: %d of %d records", warc.ErrTorn, n, a.Records)
 		}
-		record := new(store.Record)
+		var block []byte
 		if err == nil {
-			err = decodeField(member, recordField, record)
+			block, err = readBlock(member)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Name(), err)
 		}
-		if !do(record) {
-			return nil
+		for line := range bytes.Lines(block) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			record := new(store.Record)
+			if err := decodeField(line, recordField, record); err != nil {
+				return fmt.Errorf("%s: %w", o.Name(), err)
+			}
+			if n++; !do(record) {
+				return nil
+			}
 		}
 	}
 	return nil

@@ -8,10 +8,10 @@
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //	DIR/JOB/.merge                    locked by whoever merges
 //
-// A unit holds response, request, revisit, resource and conversion records in the order in which the answers ended, then a
-// metadata record for each store.Record, then one with the account. These are application/warc-fields with one field each,
-// whose value is JSON, because tools that make indexes pass over that type. The last record ends in a mark (package warc)
-// from which account and records are found without reading the rest. The Body of a record is "UNIT#OFFSET", the offset of a
+// A unit holds response, request, revisit, resource and conversion records in the order in which the answers ended, then
+// metadata records with the unit's store.Records, one field each, then one with the account. These are
+// application/warc-fields, whose values are JSON, because tools that make indexes pass over that type. The last record has
+// a mark (package warc) from which account and records are found without reading the rest. The Body of a record is "UNIT#OFFSET", the offset of a
 // record of the unit, and stays valid when the unit is merged; "../JOB/UNIT#OFFSET" is a body of another job of the store.
 //
 // It promises that a unit appears in one step and whole, that the first one of a name wins, also when it was merged long

@@ -81,8 +81,12 @@ func readStored(f io.ReaderAt, kind warc.Compression, end int64) (*stored, warc.
 	if err != nil {
 		return nil, m, err
 	}
+	block, err := readBlock(rec)
+	if err != nil {
+		return nil, m, err
+	}
 	a := &stored{Account: &store.Account{}}
-	if err := decodeField(rec, accountField, a); err != nil {
+	if err := decodeField(block, accountField, a); err != nil {
 		return nil, m, err
 	}
 	switch {
@@ -94,26 +98,28 @@ func readStored(f io.ReaderAt, kind warc.Compression, end int64) (*stored, warc.
 	return a, m, nil
 }
 
-// maxField is the most that the field of a metadata record may have.
+// maxField is the most that the block of a metadata record may have.
 const maxField = 256 << 20
 
 // errField says that a record is none of ours.
 var errField = errors.New("no metadata of this program")
 
-// decodeField reads the one field of a metadata record, to its end.
-func decodeField(rec *warc.Record, name string, into any) error {
+// readBlock reads the block of a metadata record, to its end.
+func readBlock(rec *warc.Record) ([]byte, error) {
 	if rec.Size > maxField {
-		return fmt.Errorf("%w: a metadata record has %d bytes", warc.ErrDamaged, rec.Size)
+		return nil, fmt.Errorf("%w: a metadata record has %d bytes", warc.ErrDamaged, rec.Size)
 	}
 	var block bytes.Buffer
 	block.Grow(int(min(rec.Size, 1<<20)) + bytes.MinRead)
 	if _, err := block.ReadFrom(rec); err != nil {
-		return err
+		return nil, err
 	}
-	if err := rec.Finish(); err != nil {
-		return err
-	}
-	value, ok := bytes.CutPrefix(block.Bytes(), []byte(name))
+	return block.Bytes(), rec.Finish()
+}
+
+// decodeField reads one field of a metadata record.
+func decodeField(line []byte, name string, into any) error {
+	value, ok := bytes.CutPrefix(line, []byte(name))
 	if !ok {
 		return fmt.Errorf("%w: %w", warc.ErrDamaged, errField)
 	}

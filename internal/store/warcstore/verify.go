@@ -322,16 +322,21 @@ func (v *verifier) members(o *opened, m warc.Mark, captures map[int64]warc.Captu
 	for {
 		rec, err := r.Next()
 		if err == io.EOF {
-			return records - 1, nil // the last one is the account
+			return records, nil
 		}
-		if err == nil {
+		if err == nil && rec.Offset >= o.size-m.Part {
+			var block []byte
+			block, err = readBlock(rec)
+			for line := range bytes.Lines(block) {
+				if bytes.HasPrefix(line, []byte(recordField)) {
+					records++
+				}
+			}
+		} else if err == nil {
 			err = rec.Finish()
 		}
 		if err != nil {
 			return records, err
-		}
-		if rec.Offset >= o.size-m.Part {
-			records++
 		}
 		if c, ok := captures[rec.Offset]; ok && c.Length == rec.Length && rec.Type() != warc.Request && rec.Type() != warc.Metadata {
 			delete(captures, rec.Offset)

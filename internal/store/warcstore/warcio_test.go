@@ -122,7 +122,7 @@ func wantReadable(t *testing.T, dir string, answers []answer) {
 			byURL[s.URL] = s
 		}
 	}
-	want := map[string]int{"response": 8, "request": 10, "revisit": 2, "resource": 1, "metadata": 10 + 3, "conversion": 2}
+	want := map[string]int{"response": 8, "request": 10, "revisit": 2, "resource": 1, "metadata": 3 + 3, "conversion": 2}
 	if strings.Contains(files[0], mergedFolder+sep) {
 		want["warcinfo"] = 1
 	}
