@@ -400,10 +400,10 @@ type payload struct {
 
 func (p *payload) write(b []byte) {
 	for i := 0; !p.begun && i < len(b); i++ {
-		switch {
-		case b[i] == End[p.match]:
+		switch b[i] {
+		case End[p.match]:
 			p.match++
-		case b[i] == '\r':
+		case '\r':
 			p.match = 1
 		default:
 			p.match = 0

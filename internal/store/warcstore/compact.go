@@ -231,7 +231,7 @@ func (s *Store) mergeOne(ctx context.Context, job string, names []string) (rest 
 	}
 	defer s.ended(stem)
 	m := &merge{s: s, job: job, stem: stem}
-	m.index = newSorter(s, s.tmpPath(job, stem))
+	m.index = newSorter(s.tmpPath(job, stem))
 	defer m.close()
 	if err := m.create(ctx); err != nil {
 		return nil, nil, err

@@ -127,7 +127,8 @@ func (s *Store) findLayout(ctx context.Context, mine func() []byte) (*layout, er
 	l := new(layout)
 	_, err := s.folder.Agree(ctx, s.run, layoutFile, func(data []byte) (bool, error) {
 		*l = layout{}
-		if !bytes.HasSuffix(data, []byte("}\n")) || json.Unmarshal(data, l) != nil || len(l.Identity) < 16 {
+		whole := bytes.HasSuffix(data, []byte("}\n")) && json.Unmarshal(data, l) == nil && len(l.Identity) >= 16
+		if !whole {
 			return false, nil
 		}
 		return true, s.accept(l)

@@ -20,15 +20,13 @@ const runSize = 8 << 20
 
 // sorter sorts lines of CDXJ bytewise, in runs on disk where they do not fit in memory.
 type sorter struct {
-	s     *Store
-	stem  string // path that the names of runs begin with
-	text  []byte
-	ends  []int // of the lines in text
-	runs  []string
-	lines int
+	stem string // path that the names of runs begin with
+	text []byte
+	ends []int // of the lines in text
+	runs []string
 }
 
-func newSorter(s *Store, stem string) *sorter { return &sorter{s: s, stem: stem} }
+func newSorter(stem string) *sorter { return &sorter{stem: stem} }
 
 // captures adds lines for the captures of a unit that begins at base in a file.
 func (o *sorter) captures(list []warc.Capture, base int64, file string) error {

@@ -158,7 +158,7 @@ func (v *verifier) cdxj(ctx context.Context, path string, list []entry) error {
 		defer func() { _ = os.RemoveAll(dir) }()
 		tmp = filepath.Join(dir, "cdxj")
 	}
-	lines := newSorter(v.s, tmp)
+	lines := newSorter(tmp)
 	defer lines.close()
 	defer func() { _ = disk.RemoveTmp(tmp) }()
 	f, err := os.Open(path)

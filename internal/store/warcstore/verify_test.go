@@ -119,8 +119,8 @@ func forge(t *testing.T, s *Store, path string) {
 }
 
 func TestTemporariesAreToldAndOldOnesMended(t *testing.T) {
-	s, dead := openTest(t, t.TempDir(), Options{Worker: "mine"}), (*Store)(nil)
-	dead = openTest(t, s.Dir(), Options{Worker: "a.b/c~d"})
+	s := openTest(t, t.TempDir(), Options{Worker: "mine"})
+	dead := openTest(t, s.Dir(), Options{Worker: "a.b/c~d"})
 	for _, each := range []*Store{s, dead} {
 		if _, _, _, err := beginUnit(t, each, "b1", mixed()...); err != nil {
 			t.Fatal(err)
