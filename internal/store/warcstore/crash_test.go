@@ -25,7 +25,7 @@ const (
 	crashSync = "WARCSTORE_CRASH_SYNC"
 )
 
-const crashUnits = 60
+const crashUnits = 40
 
 // steps are those of the recipes, as marked in Commit and Compact.
 var (
@@ -48,7 +48,7 @@ func crashChild(dir string) int {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < crashUnits; i = int(next.Add(1)) - 1 {
 				err := commitCrashUnit(s, i)
-				if err == nil && i%20 == 19 {
+				if err == nil && i%14 == 13 {
 					err = compactUnlessBusy(s)
 				}
 				if err != nil {
@@ -90,22 +90,33 @@ func killAt(step, nth string) func(string) {
 	}
 }
 
-// crashUnit is unit number i: its answers are told from those of others by their bytes, but for one that all have.
+// crashUnit returns unit number i: its answers are told from those of others by their bytes, but for one that all have.
 func crashUnit(i int) (name string, answers []answer) {
-	name = fmt.Sprintf("b%03d", i)
+	return fmt.Sprintf("b%03d", i), crashAnswers()[i]
+}
+
+var crashAnswers = sync.OnceValue(func() (list [crashUnits][]answer) {
+	for i := range list {
+		list[i] = answersOf(i)
+	}
+	return list
+})
+
+func answersOf(i int) (answers []answer) {
+	name := fmt.Sprintf("b%03d", i)
 	for n := range 1 + i%4 {
 		a := answer{url: fmt.Sprintf("http://x.test/%s/%d", name, n), status: 200, body: text(uint64(100*i+n), 2000)}
 		switch {
 		case n == 1:
 			a.body = text(7, 1500) // a revisit in all but the first
-		case n == 2 && i%3 == 0:
-			a.body = random(uint64(i), 2<<20) // the unit is in a file before it is committed
+		case n == 2 && i%11 == 0:
+			a.body = random(uint64(i), 1<<20+9) // the unit is in a file before it is committed
 		case n == 2:
 			a.gzipped = true
 		}
 		answers = append(answers, a)
 	}
-	return name, answers
+	return answers
 }
 
 func commitCrashUnit(s *Store, i int) error {
