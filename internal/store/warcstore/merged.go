@@ -65,6 +65,7 @@ type mergedFile struct {
 	first int64  // where lines begin in the index
 	end   int64  // of the index
 	marks []mark // every 64th line
+	last  string // the last unit: files of one merge hold ranges that do not overlap, and most are passed over by it
 }
 
 type mark struct {
@@ -203,6 +204,7 @@ func (m *mergedFile) loadMarks(r *bufio.Reader) error {
 	for n := 0; ; n++ {
 		line, err := r.ReadSlice('\n')
 		if err == io.EOF && len(line) == 0 && n == m.count {
+			m.last = last
 			return nil
 		}
 		if err != nil {
@@ -226,7 +228,7 @@ func (m *mergedFile) find(unit string) (entry, bool, error) {
 	if !found {
 		i--
 	}
-	if i < 0 {
+	if i < 0 || unit > m.last {
 		return entry{}, false, nil
 	}
 	end := m.end
