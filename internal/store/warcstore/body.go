@@ -62,9 +62,11 @@ func newBody(u *unit, n int, meta store.BodyMeta) (*body, error) {
 			b.decoded = &spool{s: u.s, path: u.s.tmpPath(u.job, stem+"~2"+tmpBody), unnamed: true}
 		}
 	}
-	head := warc.AppendResponseHead(make([]byte, 0, 1024), e)
-	b.head, b.unhashed = int64(len(head)), int64(len(head))
-	if _, err := b.block.Write(head); err != nil {
+	w := works.Get().(*work)
+	defer w.release()
+	w.block = warc.AppendResponseHead(w.block[:0], e)
+	b.head, b.unhashed = int64(len(w.block)), int64(len(w.block))
+	if _, err := b.block.Write(w.block); err != nil {
 		b.drop()
 		return nil, err
 	}

@@ -60,33 +60,37 @@ func (u *unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter,
 	return b, nil
 }
 
-// scratch are buffers in which members are made, outside the unit's lock.
-var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 16<<10); return &b }}
+// work are buffers in which members are made, outside the unit's lock.
+type work struct{ out, head, block []byte }
+
+var works = sync.Pool{New: func() any {
+	return &work{out: make([]byte, 0, 4<<10), head: make([]byte, 0, 1<<10), block: make([]byte, 0, 1<<10)}
+}}
+
+// release gives the buffers back, but for one that a large answer has grown.
+func (w *work) release() {
+	if cap(w.out) <= 4*freeSize && cap(w.block) <= freeSize && cap(w.head) <= freeSize {
+		works.Put(w)
+	}
+}
 
 // write appends the records of an answer: the response and, where it is known, its request and a decoded copy. Small ones
 // are compressed before the lock is taken, large ones go straight to the file.
 func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, err error) {
-	buf := scratch.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= 4*freeSize {
-			scratch.Put(buf)
-		}
-	}()
-	out := (*buf)[:0]
+	w := works.Get().(*work)
+	defer w.release()
+	w.out = w.out[:0]
 	small := b.block.file == nil || !keepPayload
 	if small {
 		block := b.block.mem
 		if !keepPayload {
-			block = b.headBytes()
+			w.block = warc.AppendResponseHead(w.block[:0], b.meta.Exchange)
+			block = w.block
 		}
-		out = u.member(out, h, block)
+		u.member(w, h, block)
 	}
-	length := int64(len(out))
-	rest := u.request(nil, b, h.ID)
-	if small {
-		out = append(out, rest...)
-	}
-	*buf = out
+	length := int64(len(w.out))
+	u.request(w, b, h.ID)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
@@ -94,12 +98,12 @@ func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, e
 	}
 	offset = u.data.Size()
 	if small {
-		_, err = u.data.Write(out)
+		_, err = u.data.Write(w.out)
 	} else {
-		length, err = u.writeLarge(b.block.reader(0), h, b.block.Size(), rest)
+		length, err = u.writeLarge(b.block.reader(0), h, b.block.Size(), w.out)
 	}
 	if err == nil && b.decoded != nil {
-		err = u.writeDecoded(b, h)
+		err = u.writeDecoded(w, b, h)
 	}
 	if err == nil {
 		u.book(b, h, offset, length)
@@ -107,25 +111,25 @@ func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, e
 	return offset, err
 }
 
-// member appends a record whose block is in memory.
-func (u *unit) member(out []byte, h *warc.Header, block []byte) []byte {
-	var head [1024]byte
-	return u.kind.Append(out, h.Append(head[:0], int64(len(block))), block, []byte(warc.End))
+// member adds a record whose block is in memory to what w holds.
+func (u *unit) member(w *work, h *warc.Header, block []byte) {
+	w.head = h.Append(w.head[:0], int64(len(block)))
+	w.out = u.kind.Append(w.out, w.head, block, end)
 }
 
-// request appends the record of the request that was answered by the record of that ID.
-func (u *unit) request(out []byte, b *body, answer warc.ID) []byte {
+var end = []byte(warc.End)
+
+// request adds the record of the request that was answered by the record of that ID.
+func (u *unit) request(w *work, b *body, answer warc.ID) {
 	e := b.meta.Exchange
 	if e == nil || e.Method == "" {
-		return out
+		return
 	}
-	var buf [1024]byte
-	block := append(warc.AppendRequestHead(buf[:0], e), e.RequestBody...)
-	h := &warc.Header{
+	w.block = append(warc.AppendRequestHead(w.block[:0], e), e.RequestBody...)
+	u.member(w, &warc.Header{
 		Type: warc.Request, ID: warc.NewID(), Date: b.at, TargetURI: b.meta.URL, IP: warc.IP(e), Protocol: warc.Protocol(e),
-		ConcurrentTo: answer, BlockDigest: sha256.Sum256(block), ContentType: warc.HTTPRequest,
-	}
-	return u.member(out, h, block)
+		ConcurrentTo: answer, BlockDigest: sha256.Sum256(w.block), ContentType: warc.HTTPRequest,
+	}, w.block)
 }
 
 // writeLarge appends a record to the file of the unit, and what is to follow it. The caller holds u.mu.
@@ -151,7 +155,7 @@ func (u *unit) writeLarge(block io.Reader, h *warc.Header, size int64, rest []by
 }
 
 // writeDecoded appends the decoded copy of an answer. The caller holds u.mu.
-func (u *unit) writeDecoded(b *body, answer *warc.Header) error {
+func (u *unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
 	sum := warc.Digest(b.plain.Sum(nil))
 	h := &warc.Header{
 		Type: warc.Conversion, ID: warc.NewID(), Date: b.at, TargetURI: b.meta.URL, RefersTo: answer.ID.String(),
@@ -161,7 +165,9 @@ func (u *unit) writeDecoded(b *body, answer *warc.Header) error {
 		h.ContentType = "application/octet-stream"
 	}
 	if b.decoded.file == nil {
-		_, err := u.data.Write(u.member(nil, h, b.decoded.mem))
+		w.out = w.out[:0]
+		u.member(w, h, b.decoded.mem)
+		_, err := u.data.Write(w.out)
 		return err
 	}
 	_, err := u.writeLarge(b.decoded.reader(0), h, b.decoded.Size(), nil)
@@ -244,10 +250,11 @@ func (u *unit) flushLines() error {
 		return nil
 	}
 	h := &warc.Header{Type: warc.Metadata, ID: warc.NewID(), Date: time.Now(), BlockDigest: sha256.Sum256(u.lines), ContentType: warc.Fields}
-	buf := scratch.Get().(*[]byte)
-	defer scratch.Put(buf)
-	*buf = u.member((*buf)[:0], h, u.lines)
-	if _, err := u.meta.Write(*buf); err != nil {
+	w := works.Get().(*work)
+	defer w.release()
+	w.out = w.out[:0]
+	u.member(w, h, u.lines)
+	if _, err := u.meta.Write(w.out); err != nil {
 		return err
 	}
 	u.lines = u.lines[:0]
