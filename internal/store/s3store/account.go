@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -74,6 +75,9 @@ func (s *Store) Account(ctx context.Context, job, unit string) (*store.Account, 
 	return a.Account, nil
 }
 
+// errDamaged says that an object was read and not understood: asking again will not help.
+var errDamaged = errors.New("cannot be understood")
+
 func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccount, error) {
 	key := s.keys.account(job, unit)
 	o, err := s.c.get(ctx, key, maxAccount)
@@ -89,13 +93,13 @@ func (s *Store) readAccount(ctx context.Context, job, unit string) (*storedAccou
 func decodeAccount(key string, data []byte) (*storedAccount, error) {
 	a := &storedAccount{Account: &store.Account{}}
 	if err := json.Unmarshal(data, a); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", key, err)
+		return nil, fmt.Errorf("%s %w: %w", key, errDamaged, err)
 	}
 	if a.V > store.AccountVersion {
-		return nil, fmt.Errorf("%s has version %d, this program knows %d: use a newer one", key, a.V, store.AccountVersion)
+		return nil, fmt.Errorf("%s %w: it has version %d, this program knows %d: use a newer one", key, errDamaged, a.V, store.AccountVersion)
 	}
 	if len(a.Lines) != 0 && !a.inside() {
-		return nil, fmt.Errorf("%s is damaged: it counts %d records and holds %d", key, a.Records, len(a.Lines))
+		return nil, fmt.Errorf("%s %w: it counts %d records and holds %d", key, errDamaged, a.Records, len(a.Lines))
 	}
 	return a, nil
 }

@@ -102,10 +102,10 @@ func (s *Store) readPart(ctx context.Context, key string) (h heldPart, o object,
 		return h, o, err
 	}
 	if err := json.Unmarshal(o.data, &h); err != nil {
-		return h, o, fmt.Errorf("%s is damaged: %w", key, err)
+		return h, o, fmt.Errorf("%s %w: %w", key, errDamaged, err)
 	}
 	if h.V > partVersion {
-		return h, o, fmt.Errorf("%s has version %d, this program knows %d: use a newer one", key, h.V, partVersion)
+		return h, o, fmt.Errorf("%s %w: it has version %d, this program knows %d: use a newer one", key, errDamaged, h.V, partVersion)
 	}
 	return h, o, nil
 }

@@ -96,7 +96,7 @@ func (s *Store) lines(ctx context.Context, job, unit string) ([]json.RawMessage,
 		lines = append(lines, bytes.TrimSuffix(line, []byte("\n")))
 	}
 	if len(lines) != a.Records {
-		return nil, fmt.Errorf("%s is damaged: it has %d records, its account counts %d", key, len(lines), a.Records)
+		return nil, fmt.Errorf("%s %w: it has %d records, its account counts %d", key, errDamaged, len(lines), a.Records)
 	}
 	return lines, nil
 }

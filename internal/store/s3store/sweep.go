@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -57,6 +58,9 @@ type sweep struct {
 	kept    map[string]bool // ids of the uploads, and keys of tails, that parts refer to which stay
 	removed int
 }
+
+// unknown stands before keys whose uploads are kept because it is not known which is the right one.
+const unknown = "?"
 
 func (sw *sweep) isOld(t time.Time) bool { return !t.After(sw.before) }
 
@@ -129,14 +133,17 @@ func (sw *sweep) parts(ctx context.Context) error {
 
 // part drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
 func (sw *sweep) part(ctx context.Context, key, request string, old bool) error {
+	bytes := sw.s.keys.partBytes(sw.job, request)
 	h, o, err := sw.s.readPart(ctx, key)
-	if isMissing(err) {
+	switch {
+	case isMissing(err):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, errDamaged): // by a newer program, perhaps
+		sw.kept[bytes], sw.kept[unknown+bytes] = true, true
+		return nil
+	case err != nil:
 		return err
 	}
-	bytes := sw.s.keys.partBytes(sw.job, request)
 	if old && (h.Holder == "" || o.now.Sub(o.modified) >= sw.s.lease) {
 		p := &part{s: sw.s, ctx: ctx, job: sw.job, request: request, key: key, etag: o.etag, state: heldPart{V: partVersion, Holder: sw.s.run}}
 		if err := p.save(ctx); err == nil {
@@ -154,7 +161,7 @@ func (sw *sweep) uploads(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !sw.isOld(u.Initiated) || sw.kept[u.UploadID] || sw.s.isSending(u.UploadID) {
+		if !sw.isOld(u.Initiated) || sw.kept[u.UploadID] || sw.kept[unknown+u.Key] || sw.s.isSending(u.UploadID) {
 			continue
 		}
 		if err := sw.s.c.abort(ctx, u.Key, u.UploadID); err != nil {

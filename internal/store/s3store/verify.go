@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -103,8 +104,7 @@ func (v *verifier) unit(ctx context.Context, unit string, o recordsObject, there
 	}
 	a, err := decodeAccount(key, account.data)
 	if err != nil {
-		v.found(store.Finding{Kind: "torn", Where: key, What: err.Error()})
-		return nil
+		return v.unread("torn", key, err)
 	}
 	if a.Job != v.job || a.Unit() != unit {
 		v.found(store.Finding{Kind: "structure", Where: key, What: fmt.Sprintf("is the account of unit %s of job %s", a.Unit(), a.Job)})
@@ -114,12 +114,20 @@ func (v *verifier) unit(ctx context.Context, unit string, o recordsObject, there
 	} else {
 		a.Lines, err = v.s.lines(ctx, v.job, unit)
 		if err != nil {
-			v.found(store.Finding{Kind: "missing", Where: v.s.keys.records(v.job, unit), What: err.Error()})
-			return nil
+			return v.unread("missing", v.s.keys.records(v.job, unit), err)
 		}
 	}
 	v.note(a.Lines)
 	return err
+}
+
+// unread reports an object that is gone or not understood. Other errors are the store's trouble.
+func (v *verifier) unread(kind, where string, err error) error {
+	if !isMissing(err) && !errors.Is(err, errDamaged) {
+		return err
+	}
+	v.found(store.Finding{Kind: kind, Where: where, What: err.Error()})
+	return nil
 }
 
 // compare holds a records object against its account.
@@ -245,7 +253,11 @@ func (v *verifier) parts(ctx context.Context) error {
 		}
 		h, _, err := v.s.readPart(ctx, o.Key)
 		if err != nil {
-			v.found(store.Finding{Kind: "torn", Where: o.Key, What: err.Error()})
+			if err := v.unread("torn", o.Key, err); err != nil {
+				return err
+			}
+			v.kept[v.s.keys.partBytes(v.job, request)] = true
+			v.kept[unknown+v.s.keys.partBytes(v.job, request)] = true
 			continue
 		}
 		v.kept[h.Upload], v.kept[h.Tail], v.kept[v.s.keys.partBytes(v.job, request)] = true, true, true
@@ -269,7 +281,7 @@ func (v *verifier) uploads(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if v.kept[u.UploadID] || v.s.isSending(u.UploadID) {
+		if v.kept[u.UploadID] || v.kept[unknown+u.Key] || v.s.isSending(u.UploadID) {
 			continue
 		}
 		if err := v.leftover(u.Key, "an upload that was not completed", func() error { return v.s.c.abort(ctx, u.Key, u.UploadID) }); err != nil {
