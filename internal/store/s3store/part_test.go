@@ -213,15 +213,15 @@ func TestADeadHolderIsReplaced(t *testing.T) {
 	if p.Size() != testPiece {
 		t.Fatalf("the new holder finds %d bytes, want %d", p.Size(), testPiece)
 	}
-	// The sleeper wakes and goes on: it uploads a piece and learns that the part is another's.
+	if _, err := p.Write(data[testPiece:]); err != nil { // sends the second piece
+		t.Fatal(err)
+	}
+	// The sleeper wakes and goes on: it uploads its own second piece and learns that the part is another's.
 	if _, err := old.Write(bytes.Repeat([]byte("x"), 2*testPiece)); !errors.Is(err, errLost) {
 		t.Errorf("the sleeper's Write = %v, want errLost", err)
 	}
 	if err := old.Release(); err != nil {
 		t.Errorf("the sleeper's Release: %v", err)
-	}
-	if _, err := p.Write(data[testPiece:]); err != nil {
-		t.Fatal(err)
 	}
 	adopt(t, awake, p, data)
 }

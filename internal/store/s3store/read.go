@@ -162,6 +162,10 @@ func (r *reader) connect() error {
 	if r.at == 0 {
 		r.etag, r.size = info.ETag, info.Size
 	}
+	if info.Size != r.size-r.at { // of what is sent now
+		_ = body.Close()
+		return fmt.Errorf("asked for the %d bytes from %d on and was offered %d: %w", r.size-r.at, r.at, info.Size, errDamaged)
+	}
 	r.body = body
 	return nil
 }

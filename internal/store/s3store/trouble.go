@@ -57,7 +57,7 @@ func mayPass(err error) bool {
 		record  tls.RecordHeaderError
 	)
 	switch {
-	case errors.Is(err, errTaken), errors.Is(err, errTooLarge), errors.Is(err, errMoved), errors.Is(err, errNoCredentials),
+	case errors.Is(err, errTaken), errors.Is(err, errTooLarge), errors.Is(err, errMoved), errors.Is(err, errNoCredentials), errors.Is(err, errDamaged),
 		errors.Is(err, os.ErrClosed):
 		return false
 	case errors.As(err, &dns):
