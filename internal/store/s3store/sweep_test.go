@@ -250,3 +250,42 @@ func contents(t *testing.T, s store.Store) map[string]any {
 	}
 	return out
 }
+
+// What cannot be read at the moment is not reported as damaged.
+func TestVerifyTellsTroubleFromDamage(t *testing.T) {
+	server := s3test.Start(t)
+	proxy := s3test.NewProxy(t, server.Addr())
+	s := openTest(t, s3test.URL(proxy.Addr(), "trouble"))
+	commitOne(t, s, "b1", random(1, 100))
+	proxy.Spoil(func(c s3test.Call) s3test.Fault {
+		if c.Method == "GET" && strings.HasSuffix(c.Key, "/b1.json") {
+			return s3test.Busy
+		}
+		return s3test.None
+	})
+	err := s.Verify(t.Context(), crashJob, true, func(f store.Finding) { t.Errorf("Verify found %+v", f) })
+	if err == nil {
+		t.Error("Verify of a store in trouble succeeded")
+	}
+}
+
+// A part that a newer program keeps is left alone, with its upload.
+func TestSweepLeavesWhatItDoesNotUnderstand(t *testing.T) {
+	server := s3test.Start(t)
+	s := openParts(t, server.URL("newer-part"))
+	if _, err := s.c.start(t.Context(), s.keys.partBytes(crashJob, "r1"), ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.c.put(t.Context(), s.keys.partState(crashJob, "r1"), inMemory([]byte(`{"v":99}`)), "", condition{}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Sweep(t.Context(), crashJob, 0); n != 0 || err != nil {
+		t.Errorf("Sweep removed %d, %v", n, err)
+	}
+	if left := leftovers(t, s, crashJob); len(left) != 2 {
+		t.Errorf("after Sweep there is %q, want the part and its upload", left)
+	}
+	if _, err := s.Part(t.Context(), crashJob, "r1"); err == nil || !strings.Contains(err.Error(), "use a newer one") {
+		t.Errorf("Part = %v", err)
+	}
+}

@@ -2,7 +2,17 @@
 // for tests only.
 //
 // It promises that a started process never outlives its test, listens on loopback alone, and keeps its data in the
-// test's own folder. The server differs from Amazon's in what package s3store's tests name.
+// test's own folder.
+//
+// versitygw v1.8.0 keeps conditional PUTs (If-None-Match: *, If-Match), checks x-amz-content-sha256, copies objects and
+// parts, and lists uploads and parts. It differs from Amazon S3 in this:
+//   - an unknown access key is XAdminUserNotFound with status 404, not InvalidAccessKeyId with 403;
+//   - completing an upload twice succeeds (at Amazon so does a repeated call, for a while), and a copy ignores If-None-Match;
+//   - the second page of uploads of one key is refused (InvalidArgument: upload id marker);
+//   - keys are paths: there is no object "a/b" beside an object "a" (ObjectParentIsFile);
+//   - each page of a listing walks the folder from its beginning, so that time, not calls, grows with the square;
+//   - a copied object has an ETag of its own, and files laid down by hand have none;
+//   - connections are closed after each answer unless --keep-alive is given, which Start does.
 package s3test
 
 import (
