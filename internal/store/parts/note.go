@@ -33,11 +33,16 @@ func (f *Folder) readNote(request string) (*note, error) {
 	if err != nil {
 		return nil, f.o.Explain("read", path, err)
 	}
+	return parseNote(data), nil
+}
+
+// parseNote returns nil for what is torn or of another version.
+func parseNote(data []byte) *note {
 	n := new(note)
-	if json.Unmarshal(data, n) != nil || n.V != noteVersion || n.Size < 0 {
-		return nil, nil
+	if err := json.Unmarshal(data, n); err != nil || n.V != noteVersion || n.Size < 0 {
+		return nil
 	}
-	return n, nil
+	return n
 }
 
 // writeNote replaces the note, so that there is always a whole one.
