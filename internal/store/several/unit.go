@@ -150,7 +150,7 @@ func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bo
 // commitRest brings the rest to where the first store is: with this unit, or with the winner's.
 func (u *unit) commitRest(ctx context.Context) error {
 	if !u.won {
-		u.discardRest() // what it fails to remove, Sweep will
+		_ = u.discardRest() // what it fails to remove, Sweep will
 		return u.s.copyMissing(ctx, u.job, u.name, u.winner)
 	}
 	for i := range u.rest {
