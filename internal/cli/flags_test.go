@@ -50,7 +50,7 @@ var others = map[string]string{
 	"queue": "low", "host-rate": "2.5", "host-burst": "3", "host-conns": "7", "retries": "9", "backoff": "base=3s",
 	"retry-on": "404", "patience": "7m", "timeout": "8s", "max-time": "9m", "max-body": "5MiB", "resume-above": "6MiB", "robots": "ignore",
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
-	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "bodies": "5%", "names": "path", "warc-compress": "zstd", "sort": "rate", "queues": "low=2", "store": "elsewhere",
+	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "bodies": "5%", "names": "path", "sort": "rate", "queues": "low=2", "store": "elsewhere",
 	"format": "csv", "where": "url~a,b", "fields": "url,status", "limit": "12",
 }
 

@@ -42,7 +42,7 @@ func (m *member) openStores(ctx context.Context) (store.Store, error) {
 	note := func(err error) { m.log.Warn().Err(err).Msg("a copy is not as in the first store") }
 	return open.Several(ctx, m.stores, open.Options{
 		Sync: m.Sync, Worker: m.name, Stdout: m.stdout, Gone: m.end, Note: note,
-		Names: m.Names, Compress: m.WarcCompress, Decoded: m.WarcDecoded, DedupeIndex: m.DedupeIndex, Software: "fetchfleet/" + Version(),
+		Names: m.Names, DedupeIndex: m.DedupeIndex, Software: "fetchfleet/" + Version(),
 	})
 }
 

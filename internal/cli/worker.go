@@ -58,8 +58,6 @@ type FetchFlags struct {
 	RetryAfterCap tasks.Duration `group:"Worker" env:"FLEET_RETRY_AFTER_CAP" default:"1h" help:"The longest pause that a host may ask for with Retry-After (default: ${default})."`
 	Sync          string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
 	Names         string         `group:"Worker" env:"FLEET_NAMES" default:"digest" enum:"digest,path" help:"How stores of files name bodies: digest, or path: by host and path (default: ${default})."`
-	WarcCompress  string         `group:"Worker" env:"FLEET_WARC_COMPRESS" enum:",gzip,zstd" default:"" placeholder:"HOW" help:"How a new store of WARC files compresses: gzip or zstd (default: gzip)."`
-	WarcDecoded   bool           `group:"Worker" env:"FLEET_WARC_DECODED" help:"Keep a decoded copy of each coded body in WARC files, too, as a conversion record."`
 	DedupeIndex   string         `group:"Worker" env:"FLEET_DEDUPE_INDEX" type:"path" placeholder:"FILE" help:"A CDXJ file of an earlier job of the same store of WARC files, or a folder of such: what is there already becomes a revisit record."`
 }
 
@@ -110,7 +108,7 @@ type workerCommand struct {
 	RedisFlags
 	FetchFlags
 	LogFlags
-	Store        []string `env:"FLEET_STORE" required:"" sep:"none" placeholder:"URL" help:"Where results are kept: file:DIR or a path, warc:DIR, s3://BUCKET/PREFIX?endpoint=URL, or postgres://USER@HOST/DATABASE. Given again, or after a comma, more stores that get the same; the first decides what is committed, and jsonl:- among the others writes records to standard output. Give every worker of a fleet the same."`
+	Store        []string `env:"FLEET_STORE" required:"" sep:"none" placeholder:"URL" help:"Where results are kept: file:DIR or a path, warc:DIR (?compress=zstd, ?decoded=true), s3://BUCKET/PREFIX?endpoint=URL, or postgres://USER@HOST/DATABASE. Given again, or after a comma, more stores that get the same; the first decides what is committed, and jsonl:- among the others writes records to standard output. Give every worker of a fleet the same."`
 	Queues       string   `env:"FLEET_QUEUES" default:"critical=6,default=3,low=1" help:"Queues and their weights (default: ${default})."`
 	Listen       string   `env:"FLEET_LISTEN" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address for /livez, /readyz, /metrics and /monitor; empty = none (default: ${default})."`
 	MonitorWrite bool     `env:"FLEET_MONITOR_WRITE" help:"Let /monitor change queues and tasks. It has no login."`

@@ -2,6 +2,7 @@ package open
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
@@ -23,7 +24,7 @@ type driver struct {
 func drivers() []driver {
 	return []driver{
 		{schemes: []string{"file"}, form: "file:DIR, file:///DIR or a path", open: openFile},
-		{schemes: []string{"warc"}, form: "warc:DIR", open: openWARC},
+		{schemes: []string{"warc"}, form: "warc:DIR?compress=zstd", open: openWARC},
 		{schemes: []string{"s3"}, form: "s3://BUCKET/PREFIX?endpoint=URL", open: openS3},
 		{schemes: []string{"postgres", "postgresql"}, form: "postgres://USER@HOST/DATABASE", open: openPostgres},
 		{schemes: []string{"jsonl"}, form: "jsonl:- beside another", open: openLines, beside: true},
@@ -50,17 +51,18 @@ func openFile(ctx context.Context, raw string, o Options) (store.Store, error) {
 	return opened(filestore.Open(ctx, dir, filestore.Options{Sync: o.Sync, Worker: o.Worker, Names: o.Names}))
 }
 
-// openWARC opens a store of WARC files in a folder: "warc:DIR" or "warc:///DIR".
+// openWARC opens a store of WARC files in a folder: "warc:DIR" or "warc:///DIR", with parameters behind a question mark.
 func openWARC(ctx context.Context, raw string, o Options) (store.Store, error) {
-	dir, err := folder(raw)
+	place, options, err := warcstore.Parse(raw, warcstore.Options{Sync: o.Sync, Worker: o.Worker, MustExist: o.MustExist,
+		DedupeIndex: o.DedupeIndex, Software: o.Software})
+	if err != nil {
+		return nil, fmt.Errorf("open %w", err)
+	}
+	dir, err := folder(place)
 	if err != nil {
 		return nil, err
 	}
-	if err := exists(raw, dir, o); err != nil {
-		return nil, err
-	}
-	return opened(warcstore.Open(ctx, dir, warcstore.Options{Sync: o.Sync, Worker: o.Worker, MustExist: o.MustExist,
-		Compress: o.Compress, Decoded: o.Decoded, DedupeIndex: o.DedupeIndex, Software: o.Software}))
+	return opened(warcstore.Open(ctx, dir, options))
 }
 
 // openS3 opens a store in a bucket.

@@ -27,13 +27,9 @@ type Options struct {
 	Worker string
 	// Names is how stores of files name bodies: "digest" (also ""): by their digest; "path": by host and path.
 	Names string
-	// Compress is how stores of WARC files compress: "gzip" (also "") or "zstd".
-	Compress string
 	// DedupeIndex is a CDXJ file of an earlier job of the same store, or a folder of such: what stores of WARC files have
 	// there already becomes a revisit record; "" = within each job only.
 	DedupeIndex string
-	// Decoded has stores of WARC files keep a decoded copy of each coded body, too.
-	Decoded bool
 	// Software is the name and version that WARC files say they were made by; "" = no version.
 	Software string
 	// Stdout is what jsonl:- writes to; nil = os.Stdout. See jsonl.Options for what the program must do about SIGPIPE.

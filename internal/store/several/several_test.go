@@ -379,7 +379,7 @@ func TestCheckNamesTheStoreInTrouble(t *testing.T) {
 
 func TestAPartOfTheFirstStoreIsAdoptedEverywhere(t *testing.T) {
 	one, two := folder(t, t.TempDir()), folder(t, t.TempDir())
-	if _, ok := New(Options{}, archived(t, false), one).(store.Resumer); ok {
+	if _, ok := New(Options{}, struct{ store.Store }{one}, two).(store.Resumer); ok {
 		t.Error("a store is a Resumer though its first is not")
 	}
 	s, ok := New(Options{}, one, two).(store.Resumer)

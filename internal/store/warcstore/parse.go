@@ -13,24 +13,24 @@ import (
 // parameters are those of a store's URL.
 const parameters = "compress=gzip|zstd, decoded=true|false, merge-size=BYTES"
 
-// Parse splits what follows "warc:" in the URL of a store into its folder and the parameters behind the last "?", and puts
-// those into o. A folder whose name holds a question mark is written with one more at its end.
-func Parse(rest string, o Options) (dir string, _ Options, err error) {
+// Parse splits the URL of a store into its place and the parameters behind the last "?", and puts those into o. A folder
+// whose name holds a question mark is written with one more at its end.
+func Parse(rest string, o Options) (place string, _ Options, err error) {
 	i := strings.LastIndexByte(rest, '?')
 	if i < 0 {
 		return rest, o, nil
 	}
-	dir = rest[:i]
+	place = rest[:i]
 	values, err := url.ParseQuery(rest[i+1:])
 	if err != nil {
-		return "", o, fmt.Errorf("store warc:%s: %q are no parameters; there are %s", dir, rest[i+1:], parameters)
+		return "", o, fmt.Errorf("store %s: %q are no parameters; there are %s", place, rest[i+1:], parameters)
 	}
 	for name, list := range values {
 		if len(list) != 1 || !o.set(name, list[0]) {
-			return "", o, fmt.Errorf("store warc:%s: %s=%s is no parameter; there are %s", dir, name, strings.Join(list, ","), parameters)
+			return "", o, fmt.Errorf("store %s: %s=%s is no parameter; there are %s", place, name, strings.Join(list, ","), parameters)
 		}
 	}
-	return dir, o, nil
+	return place, o, nil
 }
 
 // set reports whether a parameter and its value are known.
