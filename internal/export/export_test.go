@@ -36,7 +36,7 @@ func everything() *store.Record {
 		Method: "POST", Outcome: store.HTTPError, Status: 503,
 		Error:    &store.RecordError{Class: "http_503", Message: "two\nlines, a \"quote\"\r\nand ünïcode"},
 		Attempts: 3, Headers: map[string][]string{"Set-Cookie": {"a=1", "b=<2>"}, "Content-Length": {"12"}, "Etag": {`"x"`}},
-		ContentType: "text/html; charset=utf-8", Bytes: 12, SHA256: "ab", Body: "bodies/ab/ab.html", Unchanged: true, BodyJob: "winter",
+		ContentType: "text/html; charset=utf-8", Bytes: 12, SHA256: "ab", Body: "bodies/ab/ab.html", Unchanged: true, BodyJob: "winter", Resumed: 3,
 		FetchedAt: time.Date(2026, 2, 3, 4, 5, 6, 789_000, time.UTC), ElapsedMS: 1234.5678,
 		Timings:  &store.Timings{Connect: 1.5, TLS: 1e-7, TTFB: 20, Total: 30},
 		Protocol: "HTTP/2.0", RemoteAddr: "[2001:db8::1]:443",

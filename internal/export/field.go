@@ -94,6 +94,7 @@ var fields = []field{
 	{name: "body", kind: text, comma: true, of: func(r *store.Record) value { return textValue(r.Body) }},
 	{name: "unchanged", kind: boolean, of: func(r *store.Record) value { return value{kind: boolean, yes: r.Unchanged} }},
 	{name: "body_job", kind: text, of: func(r *store.Record) value { return textValue(r.BodyJob) }},
+	{name: "resumed", kind: number, of: func(r *store.Record) value { return numberValue(float64(r.Resumed)) }},
 	{name: "fetched_at", kind: instant, of: func(r *store.Record) value { return value{kind: instant, at: r.FetchedAt} }},
 	{name: "elapsed_ms", kind: number, of: func(r *store.Record) value { return numberValue(r.ElapsedMS) }},
 	{name: "timings_dns", kind: number, optional: true, of: phase(func(t *store.Timings) float64 { return t.DNS })},

@@ -38,6 +38,7 @@ type schemaOfRecords struct {
 	Body           string    `parquet:"body,optional"`
 	Unchanged      bool      `parquet:"unchanged"`
 	BodyJob        string    `parquet:"body_job,optional,dict"`
+	Resumed        int32     `parquet:"resumed"`
 	FetchedAt      time.Time `parquet:"fetched_at,timestamp(microsecond:utc)"`
 	ElapsedMS      float64   `parquet:"elapsed_ms"`
 	TimingsDNS     float64   `parquet:"timings_dns,optional"`

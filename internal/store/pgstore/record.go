@@ -10,9 +10,9 @@ import (
 
 // recordFields are the columns of records in the order in which appendRecord writes them.
 const (
-	recordFields = 31
+	recordFields = 32
 	copyRecords  = `COPY records (unit_key, n, id, job, batch, generation, url, final_url, method, outcome, status,
-	error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job,
+	error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job, resumed,
 	fetched_at, fetched_ns, elapsed_ms, timings, protocol, remote_addr, redirects, worker, meta, exact)
 	FROM STDIN WITH (FORMAT binary)`
 )
@@ -47,6 +47,7 @@ func appendRecord(b []byte, k key, n int, r *store.Record, line []byte) ([]byte,
 	w.optText(r.Body)
 	w.bool(r.Unchanged)
 	w.optText(r.BodyJob)
+	w.int4(r.Resumed)
 	w.time(r.FetchedAt)
 	w.float8(r.ElapsedMS)
 	if err == nil {
@@ -74,7 +75,7 @@ func optional(w *row, there bool, write func() error) error {
 // selectRecords reads a page of a unit's records.
 const selectRecords = `SELECT n, id, job, batch, generation, url, coalesce(final_url, ''), method, outcome, coalesce(status, 0),
 	error_class, coalesce(error_message, ''), attempts, headers, coalesce(content_type, ''), bytes, coalesce(sha256, ''),
-	coalesce(body, ''), unchanged, coalesce(body_job, ''), fetched_at, fetched_ns, elapsed_ms, timings,
+	coalesce(body, ''), unchanged, coalesce(body_job, ''), resumed, fetched_at, fetched_ns, elapsed_ms, timings,
 	coalesce(protocol, ''), coalesce(remote_addr, ''), redirects, worker, meta, exact
 	FROM records WHERE unit_key = $1 AND n >= $2 ORDER BY n LIMIT $3`
 
@@ -87,7 +88,7 @@ func scanRecord(rows pgx.Rows) (n int, r *store.Record, size int, err error) {
 	var headers, timings, redirects, meta, exact []byte
 	err = rows.Scan(&n, &r.ID, &r.Job, &r.Batch, &r.Generation, &r.URL, &r.FinalURL, &r.Method, &r.Outcome, &r.Status,
 		&class, &message, &r.Attempts, &headers, &r.ContentType, &r.Bytes, &r.SHA256,
-		&r.Body, &r.Unchanged, &r.BodyJob, &r.FetchedAt, &ns, &r.ElapsedMS, &timings,
+		&r.Body, &r.Unchanged, &r.BodyJob, &r.Resumed, &r.FetchedAt, &ns, &r.ElapsedMS, &timings,
 		&r.Protocol, &r.RemoteAddr, &redirects, &r.Worker, &meta, &exact)
 	if err != nil {
 		return n, nil, 0, err

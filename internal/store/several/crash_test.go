@@ -141,12 +141,8 @@ func TestKilledBetweenTheStores(t *testing.T) {
 			}
 			defer s.Close()
 			have, copied := len(contents(t, one)), len(contents(t, two))
-			lines := map[string]bool{} // units of which lines were written
-			for id := range written {
-				lines[id[:strings.LastIndexByte(id, '-')]] = true
-			}
-			if step == "first" && have <= copied || step == "later" && copied <= len(lines) {
-				t.Errorf("the stores have %d and %d units, lines of %d are written: the child did not die between them", have, copied, len(lines))
+			if step == "first" && have <= copied { // after a later one all may be even
+				t.Errorf("the stores have %d and %d units: the child did not die between them", have, copied)
 			}
 			if died := runChild(t, dir, "", 0, written); died {
 				t.Error("the second child died")

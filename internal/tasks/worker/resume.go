@@ -234,18 +234,24 @@ func wholeHeader(last http.Header, length int64) http.Header {
 
 // cutOff ends an attempt whose body was cut. One that has moved the body on was not in vain, and does not count.
 func (a *attempt) cutOff(ctx context.Context, resp *fetch.Response, err error, moved int64) result {
-	have := a.part.Size()
-	a.releasePart()
-	cut := a.part.moves.large(a.name)
-	cut.Have, cut.Cut = have, true
-	a.tellLarge(ctx, cut, a.id)
 	var broken *fetch.Error
 	if !errors.As(err, &broken) {
 		return a.unkept(resp, err)
 	}
+	cut := a.part.moves.large(a.name)
+	cut.Have, cut.Cut = a.part.Size(), true
 	h := happening{class: string(broken.Class), canceled: broken.Class == fetch.Canceled, moved: moved >= movedOn,
-		message: fmt.Sprintf("%v (%d of %d bytes are kept)", err, have, cut.Length)}
-	return a.end(resp, h, store.BodyRef{})
+		message: fmt.Sprintf("%v (%d of %d bytes were there)", err, cut.Have, cut.Length)}
+	out := a.end(resp, h, store.BodyRef{})
+	if out.record != nil { // nobody will go on
+		if err := a.dropPart(); err != nil {
+			a.storeErr.CompareAndSwap(nil, &err)
+		}
+		return out
+	}
+	a.releasePart()
+	a.tellLarge(ctx, cut, a.id)
+	return out
 }
 
 // whole makes a part that is whole the body of the request.

@@ -43,6 +43,7 @@ CREATE TABLE records (
     body          text, -- "KEY.N": rows of bodies with owner KEY and body N
     unchanged     boolean NOT NULL,
     body_job      text,
+    resumed       integer NOT NULL DEFAULT 0, -- how often the transfer of the body was cut and went on
     fetched_at    timestamptz NOT NULL,
     fetched_ns    smallint NOT NULL, -- nanoseconds beyond fetched_at, 0 to 999
     elapsed_ms    double precision NOT NULL,
@@ -61,7 +62,7 @@ CREATE INDEX records_replayed ON records (job, id, generation) WHERE generation 
 
 CREATE VIEW latest AS
 SELECT id, job, batch, generation, split_part(url, '/', 3) AS host, url, final_url, method, outcome, status,
-       error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job,
+       error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job, resumed,
        fetched_at, elapsed_ms, timings, protocol, remote_addr, redirects, worker, meta
 FROM records r
 WHERE NOT EXISTS (
