@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/fetchfleet/fetchfleet/internal/store/s3store/s3test"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
 )
 
@@ -35,6 +36,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binaries = dir
+	for name, value := range s3test.Environment() { // for the tests' servers, and the workers that use them
+		_ = os.Setenv(name, value)
+	}
 	redisconn.LogTo(zerolog.Nop()) // the tests' own clients meet a Redis that is away, too
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)

@@ -209,7 +209,7 @@ func (w *world) checkBodies(s store.Store, records map[string]*store.Record) {
 		if err != nil || r.Outcome != store.OK || !strings.HasPrefix(u.Path, "/page/") && !strings.HasPrefix(u.Path, "/slow/") {
 			continue
 		}
-		body, err := s.OpenBody(context.Background(), job, r.Body)
+		body, err := s.OpenBody(context.Background(), r.BodyOf(), r.Body)
 		if err != nil {
 			w.t.Error(err)
 			continue

@@ -253,7 +253,7 @@ func (s *Store) mergeOne(ctx context.Context, job string, names []string) (rest 
 	if err := m.place(ctx); err != nil {
 		return nil, bad, err
 	}
-	return names, bad, m.removeUnits(ctx)
+	return names, bad, m.removeUnits(context.WithoutCancel(ctx)) // what is begun here is ended: it takes a moment
 }
 
 // create begins the file with a warcinfo record.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,13 +193,14 @@ func wantBody(t testing.TB, s *Store, r *store.Record, want []byte) {
 // findings returns what Verify finds that is wrong.
 func findings(t testing.TB, s *Store, job string, repair bool) []store.Finding {
 	t.Helper()
+	return slices.DeleteFunc(withNotes(t, s, job, repair), func(f store.Finding) bool { return f.Note })
+}
+
+// withNotes returns all that Verify finds.
+func withNotes(t testing.TB, s *Store, job string, repair bool) []store.Finding {
+	t.Helper()
 	var list []store.Finding
-	err := s.Verify(context.Background(), job, repair, func(f store.Finding) {
-		if !f.Note {
-			list = append(list, f)
-		}
-	})
-	if err != nil {
+	if err := s.Verify(context.Background(), job, repair, func(f store.Finding) { list = append(list, f) }); err != nil {
 		t.Errorf("Verify: %v", err)
 	}
 	return list

@@ -256,7 +256,7 @@ func (v *verifier) looseUnits(ctx context.Context) error {
 		}
 		path := v.s.unitPath(v.job, unit, v.kind)
 		if p, err := v.s.findMerged(ctx, v.job, unit); err == nil && p != nil {
-			err := v.report(store.Finding{Kind: orphanKind, Where: path, What: "it was merged into " + filepath.Base(p.file)},
+			err := v.report(store.Finding{Kind: orphanKind, Where: path, What: "it was merged into " + filepath.Base(p.file) + ", by somebody who died; the next merge removes it", Note: true},
 				func() error { return disk.RemoveTmp(path) })
 			if err != nil {
 				return err

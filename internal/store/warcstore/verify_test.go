@@ -80,7 +80,7 @@ func TestVerifyFindsAndMends(t *testing.T) {
 			tt.spoil(t, s)
 			s = openTest(t, dir, Options{})
 			for _, repair := range []bool{false, true} {
-				list := findings(t, s, testJob, repair)
+				list := withNotes(t, s, testJob, repair)
 				found := false
 				for _, f := range list {
 					found = found || f.Kind == tt.kind
