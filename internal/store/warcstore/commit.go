@@ -4,14 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
+	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
+
+// unit is a unit being written.
+type unit struct {
+	*warcunit.Unit
+	s         *Store
+	job, name string
+	stem      string // begins each of its temporary names: WORKER~RUN~N
+	kind      warc.Compression
+}
 
 // Commit makes the unit visible. The recipe:
 //
@@ -26,27 +35,16 @@ import (
 // When Commit fails nothing is lost: it may be called again, or the unit be discarded. An error from step 5 leaves the
 // unit visible though perhaps not durable; the next Commit finds it there, and does not return before it is.
 func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bool, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.ended {
-		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, errEnded)
-	}
-	if a.Job != u.job || a.Unit() != u.name {
-		return nil, false, fmt.Errorf("commit unit %s of job %s: the account is of unit %s of job %s",
-			u.name, u.job, a.Unit(), a.Job)
-	}
-	if err := u.s.enter(); err != nil {
-		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, err)
-	}
-	defer u.s.commits.Done()
-	winner, won, err := u.commit(ctx, a)
+	winner, won, err := u.End(a, func() (*store.Account, bool, error) {
+		if err := u.s.enter(); err != nil {
+			return nil, false, err
+		}
+		defer u.s.commits.Done()
+		return u.commit(ctx, a)
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("commit unit %s: %w", u.name, err)
 	}
-	if won {
-		u.s.known.add(u.job, u.name, u.own)
-	}
-	_ = u.drop() // what it fails to remove, Sweep will
 	return winner, won, nil
 }
 
@@ -55,12 +53,12 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	if winner, won, err := u.yieldTo(ctx); !errors.Is(err, store.ErrNotFound) {
 		return winner, won, err
 	}
-	u.commits++
-	account := &stored{
-		Account: a, Layout: layoutVersion, Attempt: u.stem + "~" + strconv.Itoa(u.commits), Records: u.records, Captures: u.captures,
-	}
 	u.s.at("begin")
-	f, err := u.writeFile(account)
+	whole, err := u.Finish(a)
+	if err != nil {
+		return nil, false, err
+	}
+	f, err := u.writeFile(whole)
 	if err != nil {
 		return nil, false, err
 	}
@@ -70,7 +68,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 		return nil, false, u.flushTrouble(ctx, err)
 	}
 	u.s.at("durable")
-	won, err := u.link(ctx, f, account)
+	won, err := u.link(ctx, f, whole.Attempt)
 	if err != nil {
 		return nil, false, err
 	}
@@ -125,37 +123,23 @@ func (f *finished) paths() []string {
 	return []string{f.path}
 }
 
-// writeFile is step 1. It leaves the unit as it was, so that it can be repeated.
-func (u *unit) writeFile(a *stored) (*finished, error) {
-	if err := u.flushLines(); err != nil {
-		return nil, err
+// writeFile is step 1.
+func (u *unit) writeFile(whole *warcunit.Finished) (*finished, error) {
+	if whole.File != nil {
+		return &finished{path: whole.Path}, nil
 	}
-	part, whole := u.meta.Size(), u.data.Size()+u.meta.Size()
-	if u.data.file != nil || u.meta.file != nil {
-		last, err := a.appendTo(nil, u.kind, part, whole)
-		if err != nil {
-			return nil, err
-		}
-		return u.completeFile(last)
-	}
-	n := len(u.data.mem)
-	all, err := a.appendTo(append(u.data.mem, u.meta.mem...), u.kind, part, whole)
-	if err != nil {
-		return nil, err
-	}
-	u.data.mem = all[:n]
-	return u.newFile(all)
+	return u.newFile(whole)
 }
 
 // newFile writes a small unit, to a file without a name where there are such.
-func (u *unit) newFile(data []byte) (*finished, error) {
+func (u *unit) newFile(whole *warcunit.Finished) (*finished, error) {
 	s := u.s
 	if !s.named.Load() {
 		folder := s.jobPath(u.job, unitsFolder)
 		var f disk.Nameless
 		err := s.folder.In(folder, func() (err error) { f, err = disk.OpenNameless(folder); return err })
 		if err == nil {
-			if _, err = f.Write(data); err == nil {
+			if _, err = f.Write(whole.Data); err == nil {
 				return &finished{nameless: &f}, nil
 			}
 			_ = f.Close()
@@ -165,8 +149,8 @@ func (u *unit) newFile(data []byte) (*finished, error) {
 		}
 		s.named.Store(true)
 	}
-	path := u.s.tmpPath(u.job, u.stem+"~"+strconv.Itoa(u.commits)+tmpUnit)
-	err := s.folder.In(filepath.Dir(path), func() error { return disk.WriteFile(path, data) })
+	path := u.s.tmpPath(u.job, whole.Attempt+tmpUnit)
+	err := s.folder.In(filepath.Dir(path), func() error { return disk.WriteFile(path, whole.Data) })
 	if err != nil {
 		_ = disk.RemoveTmp(path)
 		return nil, disk.Trouble("write unit", path, err)
@@ -174,31 +158,8 @@ func (u *unit) newFile(data []byte) (*finished, error) {
 	return &finished{path: path, remove: true}, nil
 }
 
-// completeFile appends to the file of a large unit what a commit before this one may have appended already.
-func (u *unit) completeFile(last []byte) (*finished, error) {
-	if err := u.data.toFile(); err != nil {
-		return nil, err
-	}
-	size := u.data.size
-	err := u.data.file.Truncate(size)
-	if err == nil {
-		err = u.data.stream(func(w io.Writer) error {
-			if _, err := io.Copy(w, u.meta.reader(0)); err != nil {
-				return err
-			}
-			_, err := w.Write(last)
-			return err
-		})
-	}
-	u.data.size = size
-	if err != nil {
-		return nil, disk.Trouble("write unit", u.data.path, err)
-	}
-	return &finished{path: u.data.path}, nil
-}
-
 // link is the commit point. It says whether this unit is the one now visible.
-func (u *unit) link(ctx context.Context, f *finished, a *stored) (won bool, err error) {
+func (u *unit) link(ctx context.Context, f *finished, attempt string) (won bool, err error) {
 	to := u.s.unitPath(u.job, u.name, u.kind)
 	err = u.s.folder.In(filepath.Dir(to), func() error { return f.link(to) })
 	if err == nil {
@@ -206,7 +167,7 @@ func (u *unit) link(ctx context.Context, f *finished, a *stored) (won bool, err 
 	}
 	// An error is not yet a no: over NFS an answer can be lost, and the kernel repeats the call and finds its own work.
 	if there, rerr := u.s.readFile(context.WithoutCancel(ctx), to, u.kind); rerr == nil {
-		return there.Attempt == a.Attempt, nil
+		return there.Attempt == attempt, nil
 	}
 	switch {
 	case errors.Is(err, os.ErrExist): // merged and removed between the two calls
@@ -237,7 +198,7 @@ func (u *unit) yieldTo(ctx context.Context) (*store.Account, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	return winner.Account, winner.isOf(u.stem), nil
+	return winner.Account, winner.IsOf(u.stem), nil
 }
 
 func (u *unit) flushTrouble(ctx context.Context, err error) error {

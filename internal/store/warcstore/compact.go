@@ -17,6 +17,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 // mergeSize is how large merged files become unless Options say otherwise: the size that archives exchange.
@@ -319,7 +320,7 @@ func (m *merge) add(ctx context.Context, name string) (damaged, err error) {
 	if err != nil {
 		return nil, disk.Trouble("stat", path, err)
 	}
-	a, mark, err := readStored(f, m.kind, fi.Size())
+	a, mark, err := warcunit.ReadStored(f, m.kind, fi.Size())
 	if err == nil && (mark.Whole != fi.Size() || a.Unit() != name) {
 		err = fmt.Errorf("%w: it is unit %s, of %d bytes", warc.ErrDamaged, a.Unit(), mark.Whole)
 	}

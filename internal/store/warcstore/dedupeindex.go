@@ -99,41 +99,28 @@ func (s *Store) loadCDXJ(ctx context.Context, path string) error {
 	defer func() { _ = f.Close() }()
 	lines := bufio.NewScanner(bufio.NewReaderSize(f, 64<<10))
 	lines.Buffer(nil, 4<<20)
-	slots := make(map[string]uint32)
-	k := &s.known
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.init()
-	for lines.Scan() {
-		if err := ctx.Err(); err != nil {
-			return err
+	return s.shop.Index(job, func(put func(unit, sha256 string, offset int64)) error {
+		for lines.Scan() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if c, _, ok := warc.ParseCDXJ(lines.Bytes()); !ok {
+				return errors.New("a line of it is no CDXJ")
+			} else if c.MIME != warc.RevisitMIME && c.SHA256 != "" {
+				putIndexed(put, places, &c)
+			}
 		}
-		if c, _, ok := warc.ParseCDXJ(lines.Bytes()); !ok {
-			return errors.New("a line of it is no CDXJ")
-		} else if c.MIME != warc.RevisitMIME && c.SHA256 != "" {
-			k.putIndexed(job, slots, places, &c)
-		}
-	}
-	for _, u := range slots {
-		k.release(u)
-	}
-	return lines.Err()
+		return lines.Err()
+	})
 }
 
 // putIndexed remembers a capture, whose offset is that in the merged file.
-func (k *known) putIndexed(job string, slots map[string]uint32, places []entry, c *warc.Capture) {
+func putIndexed(put func(unit, sha256 string, offset int64), places []entry, c *warc.Capture) {
 	i, found := slices.BinarySearchFunc(places, c.Offset, func(e entry, at int64) int { return int(min(max(e.base-at, -1), 1)) })
 	if !found {
 		i--
 	}
-	d := parseDigest(c.SHA256)
-	if i < 0 || c.Offset >= places[i].base+places[i].size || d == (warc.Digest{}) {
-		return
+	if i >= 0 && c.Offset < places[i].base+places[i].size {
+		put(places[i].unit, c.SHA256, c.Offset-places[i].base)
 	}
-	u, ok := slots[places[i].unit]
-	if !ok {
-		u = k.newUnit(job, places[i].unit)
-		slots[places[i].unit] = u
-	}
-	k.put("", d, u, c.Offset-places[i].base)
 }

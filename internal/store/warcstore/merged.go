@@ -17,6 +17,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 // The endings of what lies beside a merged file, and what an index of units begins with.
@@ -306,7 +307,7 @@ func (s *Store) indexOf(ctx context.Context, path string) ([]entry, int64, error
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
 		}
-		a, m, err := readStored(f, kind, end)
+		a, m, err := warcunit.ReadStored(f, kind, end)
 		if err == nil && store.CheckName("unit", a.Unit()) != nil {
 			err = errIndex
 		}

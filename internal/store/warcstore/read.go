@@ -1,11 +1,10 @@
 package warcstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"hash/maphash"
 	"iter"
 	"os"
 	"strings"
@@ -13,17 +12,27 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
-// opened is a unit open for reading, alone in its file or merged with others.
+// opened is a unit open for reading.
 type opened struct {
-	*os.File
-	kind       warc.Compression
-	base, size int64
-	merged     bool
+	warcunit.Opened
+	file   *os.File
+	merged bool
 }
 
-func (o *opened) end() int64 { return o.base + o.size }
+func openedIn(f *os.File, kind warc.Compression, base, size int64, merged bool) *opened {
+	return &opened{Opened: warcunit.Opened{File: f, Kind: kind, Base: base, Size: size}, file: f, merged: merged}
+}
+
+func (s *Store) open(ctx context.Context, job, unit string, _ int64) (*warcunit.Opened, error) {
+	o, err := s.openUnit(ctx, job, unit)
+	if err != nil {
+		return nil, err
+	}
+	return &o.Opened, nil
+}
 
 // openUnit opens a committed unit, or answers store.ErrNotFound. A merged one is preferred. One that is in neither place
 // was merged between the two looks, or is not there.
@@ -49,7 +58,7 @@ func (s *Store) openUnit(ctx context.Context, job, unit string) (*opened, error)
 			_ = f.Close()
 			return nil, disk.Trouble("stat", path, err)
 		}
-		return &opened{File: f, kind: kind, size: fi.Size()}, nil
+		return openedIn(f, kind, 0, fi.Size(), false), nil
 	}
 	return nil, store.ErrNotFound
 }
@@ -63,11 +72,11 @@ func (s *Store) openMerged(ctx context.Context, job, unit string, kind warc.Comp
 	if err != nil {
 		return nil, disk.Trouble("open", p.file, err)
 	}
-	return &opened{File: f, kind: kind, base: p.base, size: p.size, merged: true}, nil
+	return openedIn(f, kind, p.base, p.size, true), nil
 }
 
 // readFile reads the account of a unit that has a file of its own.
-func (s *Store) readFile(ctx context.Context, path string, kind warc.Compression) (*stored, error) {
+func (s *Store) readFile(ctx context.Context, path string, kind warc.Compression) (*warcunit.Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -80,14 +89,14 @@ func (s *Store) readFile(ctx context.Context, path string, kind warc.Compression
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := readStored(f, kind, fi.Size())
+	a, _, err := warcunit.ReadStored(f, kind, fi.Size())
 	return a, err
 }
 
 // Account returns the account of a committed unit, or store.ErrNotFound. When it returns one, the unit is durable as far
 // as the store was configured for.
 func (s *Store) Account(ctx context.Context, job, unit string) (*store.Account, error) {
-	if err := checkNames(job, unit); err != nil {
+	if err := warcunit.CheckNames(job, unit); err != nil {
 		return nil, fmt.Errorf("read account: %w", err)
 	}
 	a, err := s.findAccount(ctx, job, unit)
@@ -97,7 +106,7 @@ func (s *Store) Account(ctx context.Context, job, unit string) (*store.Account, 
 	return a.Account, nil
 }
 
-func (s *Store) findAccount(ctx context.Context, job, unit string) (*stored, error) {
+func (s *Store) findAccount(ctx context.Context, job, unit string) (*warcunit.Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -106,14 +115,14 @@ func (s *Store) findAccount(ctx context.Context, job, unit string) (*stored, err
 		return nil, err
 	}
 	defer func() { _ = o.Close() }()
-	a, _, err := readStored(o, o.kind, o.end())
+	a, _, err := o.Stored()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.Name(), err)
+		return nil, err
 	}
 	if o.merged {
 		return a, nil
 	}
-	fi, err := o.Stat()
+	fi, err := o.file.Stat()
 	if err == nil {
 		err = s.sync.Settle(ctx, fi, o.Name(), s.jobPath(job, unitsFolder))
 	}
@@ -126,7 +135,7 @@ func (s *Store) findAccount(ctx context.Context, job, unit string) (*stored, err
 // Records yields the records of a committed unit in the order in which they were added, or store.ErrNotFound.
 func (s *Store) Records(ctx context.Context, job, unit string) iter.Seq2[*store.Record, error] {
 	return func(yield func(*store.Record, error) bool) {
-		err := checkNames(job, unit)
+		err := warcunit.CheckNames(job, unit)
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -139,45 +148,13 @@ func (s *Store) Records(ctx context.Context, job, unit string) iter.Seq2[*store.
 	}
 }
 
-// eachRecord calls do with each record until it returns false.
 func (s *Store) eachRecord(ctx context.Context, job, unit string, do func(*store.Record) bool) error {
 	o, err := s.openUnit(ctx, job, unit)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = o.Close() }()
-	a, m, err := readStored(o, o.kind, o.end())
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.Name(), err)
-	}
-	r := warc.NewReader(io.NewSectionReader(o, o.end()-m.Part, m.Part-m.Last))
-	defer r.Close()
-	for n := 0; n < a.Records; {
-		member, err := r.Next()
-		if err == io.EOF {
-			err = fmt.Errorf("%w: %d of %d records", warc.ErrTorn, n, a.Records)
-		}
-		var block []byte
-		if err == nil {
-			block, err = readBlock(member)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", o.Name(), err)
-		}
-		for line := range bytes.Lines(block) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			record := new(store.Record)
-			if err := decodeField(line, recordField, record); err != nil {
-				return fmt.Errorf("%s: %w", o.Name(), err)
-			}
-			if n++; !do(record) {
-				return nil
-			}
-		}
-	}
-	return nil
+	return o.EachRecord(ctx, do)
 }
 
 // Units yields the name of every committed unit of a job once, in no order. A job that does not exist has none.
@@ -196,12 +173,12 @@ func (s *Store) Units(ctx context.Context, job string) iter.Seq2[string, error] 
 // eachUnit looks at the units with a file of their own first, because that is the way units move: none is missed that is
 // merged meanwhile. Those seen are remembered by a digest of 64 bits, so that none of them is told twice.
 func (s *Store) eachUnit(ctx context.Context, job string, do func(string) bool) error {
-	seen := make(map[uint64]bool)
+	seen, seed := make(map[uint64]bool), maphash.MakeSeed()
 	for unit, err := range s.looseUnits(ctx, job) {
 		if err != nil {
 			return err
 		}
-		seen[s.known.hash(unit)] = true
+		seen[maphash.String(seed, unit)] = true
 		if !do(unit) {
 			return nil
 		}
@@ -215,7 +192,7 @@ func (s *Store) eachUnit(ctx context.Context, job string, do func(string) bool) 
 			if err != nil {
 				return err
 			}
-			if !seen[s.known.hash(e.unit)] && !do(e.unit) {
+			if !seen[maphash.String(seed, e.unit)] && !do(e.unit) {
 				return nil
 			}
 		}

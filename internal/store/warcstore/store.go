@@ -28,6 +28,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 // The values of Options.Sync.
@@ -73,15 +75,14 @@ type Store struct {
 	run    string // WORKER~RUN, the beginning of every temporary name of this Store value
 	sync   *disk.Syncer
 	folder *disk.Folder
-	memory budget
-	known  known
+	shop   *warcunit.Workshop
 	merged merges
 
 	mu     sync.Mutex
 	closed bool
-	units  int64           // begun so far
-	live   map[string]bool // stems of the units that have not ended
-	layout *layout         // once known
+	units  int64            // begun so far
+	live   map[string]bool  // stems of the units that have not ended
+	layout *warcunit.Layout // once known
 
 	named atomic.Bool // whether units are written to tmp first, because there are no nameless files here
 
@@ -93,7 +94,6 @@ var (
 	_ store.Verifier       = (*Store)(nil)
 	_ store.Compactor      = (*Store)(nil)
 	_ store.ExchangeKeeper = (*unit)(nil)
-	_ store.ExchangeWriter = (*body)(nil)
 )
 
 // Open opens the store in dir, which is made if it does not exist. It writes nothing else: a folder that can only be
@@ -123,6 +123,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	}
 	s := &Store{dir: abs, o: o, run: disk.RunName(o.Worker), folder: folder, live: make(map[string]bool)}
 	s.named.Store(!disk.HasProc())
+	s.shop = &warcunit.Workshop{Decoded: o.Decoded, Named: true, Tmp: s.tmpPath, Create: s.create, Open: s.open, Ended: s.ended}
 	if o.Sync != SyncOff {
 		s.sync = folder.Syncer()
 	}
@@ -172,7 +173,7 @@ func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := checkNames(job, name); err != nil {
+	if err := warcunit.CheckNames(job, name); err != nil {
 		return nil, fmt.Errorf("begin unit: %w", err)
 	}
 	l, err := s.agree(ctx)
@@ -183,10 +184,21 @@ func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error)
 	if err != nil {
 		return nil, fmt.Errorf("begin unit %s: %w", name, err)
 	}
-	u := &unit{s: s, job: job, name: name, stem: stem, kind: l.Compress}
-	u.data = spool{s: s, path: s.tmpPath(job, stem+tmpUnit)}
-	u.meta = spool{s: s, path: s.tmpPath(job, stem+tmpMeta), unnamed: true}
-	return u, nil
+	return &unit{Unit: s.shop.NewUnit(job, name, stem, l.Compress), s: s, job: job, name: name, stem: stem, kind: l.Compress}, nil
+}
+
+// create makes a temporary file.
+func (s *Store) create(path string) (f *os.File, err error) {
+	err = s.folder.In(filepath.Dir(path), func() (err error) {
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+		return err
+	})
+	return f, err
+}
+
+// OpenBody opens a body by the Body field of its record, decoded. Its last Read fails if the record is damaged.
+func (s *Store) OpenBody(ctx context.Context, job, body string) (io.ReadCloser, error) {
+	return s.shop.OpenBody(ctx, job, body)
 }
 
 // begin returns a stem for temporary names that are not to be swept.

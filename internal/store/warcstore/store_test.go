@@ -12,6 +12,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 func wantSays(t *testing.T, what string, err error, says ...string) {
@@ -67,8 +68,8 @@ func TestStartsAreRefusedWithWhatToDo(t *testing.T) {
 func TestANewerUnitIsRefused(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	storeUnit(t, s, "b1", mixed()[0])
-	a := &stored{Account: &store.Account{V: 1, Job: testJob, Batch: "b2"}, Layout: layoutVersion + 1}
-	newer, err := a.appendTo(nil, warc.Gzip, 0, 0)
+	a := &warcunit.Stored{Account: &store.Account{V: 1, Job: testJob, Batch: "b2"}, Layout: warcunit.LayoutVersion + 1}
+	newer, err := a.AppendTo(nil, warc.Gzip, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,16 +14,15 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 // Kinds of findings.
 const (
-	tornKind      = "torn"
 	temporaryKind = "temporary"
 	orphanKind    = "orphan"
 	indexKind     = "index"
-	structureKind = "structure"
-	digestKind    = "digest"
+	structureKind = warcunit.StructureKind
 	missingKind   = "missing"
 )
 
@@ -167,7 +166,7 @@ func (v *verifier) cdxj(ctx context.Context, path string, list []entry) error {
 	}
 	defer func() { _ = f.Close() }()
 	for _, e := range list {
-		a, _, err := readStored(f, v.kind, e.base+e.size)
+		a, _, err := warcunit.ReadStored(f, v.kind, e.base+e.size)
 		if err != nil {
 			return v.damaged(path, err)
 		}
@@ -236,7 +235,7 @@ func (v *verifier) mergedUnits(ctx context.Context) error {
 		}
 		for e, err := range m.units(ctx) {
 			if err == nil {
-				err = v.unit(ctx, &opened{File: f, kind: v.kind, base: e.base, size: e.size, merged: true}, e.unit)
+				err = v.unit(ctx, openedIn(f, v.kind, e.base, e.size, true), e.unit)
 			}
 			if err != nil {
 				_ = f.Close()
@@ -272,7 +271,7 @@ func (v *verifier) looseUnits(ctx context.Context) error {
 		}
 		fi, err := f.Stat()
 		if err == nil {
-			err = v.unit(ctx, &opened{File: f, kind: v.kind, size: fi.Size()}, unit)
+			err = v.unit(ctx, openedIn(f, v.kind, 0, fi.Size(), false), unit)
 		}
 		_ = f.Close()
 		if err != nil {
@@ -291,73 +290,23 @@ func (v *verifier) unit(ctx context.Context, o *opened, name string) error {
 	if o.merged {
 		where += " (unit " + name + ")"
 	}
-	a, m, err := readStored(o, o.kind, o.end())
-	if err != nil {
-		return v.damaged(where, err)
+	f, err := o.Verify(where, v.job, name)
+	if err != nil || f == nil {
+		return err
 	}
-	if a.Unit() != name || a.Job != v.job || m.Whole != o.size {
-		return v.report(store.Finding{Kind: structureKind, Where: where,
-			What: fmt.Sprintf("it holds unit %s of job %s in its last %d of %d bytes", a.Unit(), a.Job, m.Whole, o.size)}, nil)
-	}
-	captures := make(map[int64]warc.Capture, len(a.Captures))
-	for _, c := range a.Captures {
-		captures[c.Offset] = c
-	}
-	records, err := v.members(o, m, captures)
-	if err != nil {
-		return v.damaged(where, err)
-	}
-	if len(captures) > 0 || records != a.Records {
-		return v.report(store.Finding{Kind: structureKind, Where: where, What: fmt.Sprintf(
-			"%d of %d records are there, and %d captures are not where the account says", records, a.Records, len(captures))}, nil)
-	}
-	return nil
-}
-
-// members reads the members of a unit, counts its records, and strikes out the captures that it meets.
-func (v *verifier) members(o *opened, m warc.Mark, captures map[int64]warc.Capture) (records int, err error) {
-	r := warc.NewReader(io.NewSectionReader(o, o.base, o.size))
-	defer r.Close()
-	r.Verify = true
-	for {
-		rec, err := r.Next()
-		if err == io.EOF {
-			return records, nil
-		}
-		if err == nil && rec.Offset >= o.size-m.Part {
-			var block []byte
-			block, err = readBlock(rec)
-			for line := range bytes.Lines(block) {
-				if bytes.HasPrefix(line, []byte(recordField)) {
-					records++
-				}
-			}
-		} else if err == nil {
-			err = rec.Finish()
-		}
-		if err != nil {
-			return records, err
-		}
-		if c, ok := captures[rec.Offset]; ok && c.Length == rec.Length && rec.Type() != warc.Request && rec.Type() != warc.Metadata {
-			delete(captures, rec.Offset)
-		}
-	}
+	return v.report(*f, nil)
 }
 
 // damaged tells a finding from trouble with the store.
 func (v *verifier) damaged(where string, err error) error {
-	f := store.Finding{Where: where, What: err.Error()}
-	switch {
-	case errors.Is(err, warc.ErrDigest):
-		f.Kind = digestKind
-	case errors.Is(err, warc.ErrTorn):
-		f.Kind = tornKind
-	case errors.Is(err, warc.ErrDamaged), errors.Is(err, errIndex):
-		f.Kind = structureKind
-	default:
+	if errors.Is(err, errIndex) {
+		return v.report(store.Finding{Kind: structureKind, Where: where, What: err.Error()}, nil)
+	}
+	f, err := warcunit.Damaged(where, err)
+	if err != nil {
 		return err
 	}
-	return v.report(f, nil)
+	return v.report(*f, nil)
 }
 
 // temporaries tells of what is under tmp: it may be a worker's that lives.

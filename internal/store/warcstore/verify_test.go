@@ -8,6 +8,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 func TestVerifyFindsAndMends(t *testing.T) {
@@ -36,7 +37,7 @@ func TestVerifyFindsAndMends(t *testing.T) {
 		"a flipped bit in an answer": {func(t *testing.T, s *Store) {
 			edit(t, unit(s), func(b []byte) []byte { b[700] ^= 4; return b })
 		}, structureKind, false},
-		"a payload without its digest": {func(t *testing.T, s *Store) { forge(t, s, unit(s)) }, digestKind, false},
+		"a payload without its digest": {func(t *testing.T, s *Store) { forge(t, s, unit(s)) }, warcunit.DigestKind, false},
 		"a unit under another name": {func(t *testing.T, s *Store) {
 			if err := os.Rename(unit(s), s.unitPath(testJob, "b3", warc.Gzip)); err != nil {
 				t.Fatal(err)
@@ -108,8 +109,8 @@ func forge(t *testing.T, s *Store, path string) {
 	h := &warc.Header{Type: warc.Resource, ID: warc.NewID(), Date: testTime, TargetURI: "http://x.test/", ContentType: "text/plain",
 		BlockDigest: warc.Digest{1}, PayloadDigest: warc.Digest{1}}
 	data := warc.Gzip.Append(nil, h.Append(nil, 4), []byte("body"), []byte(warc.End))
-	a := &stored{Account: &store.Account{V: 1, Job: testJob, Batch: "b2"}, Layout: 1}
-	data, err := a.appendTo(data, warc.Gzip, 0, int64(len(data)))
+	a := &warcunit.Stored{Account: &store.Account{V: 1, Job: testJob, Batch: "b2"}, Layout: 1}
+	data, err := a.AppendTo(data, warc.Gzip, 0, int64(len(data)))
 	if err == nil {
 		err = os.WriteFile(path, data, 0o644)
 	}

@@ -219,7 +219,7 @@ func TestBodiesOfEveryKindComeBack(t *testing.T) {
 			if left := tmpFiles(t, s); len(left) > 0 {
 				t.Errorf("tmp holds %q", left)
 			}
-			if used := s.memory.used.Load(); used != 0 {
+			if used := s.shop.Held(); used != 0 {
 				t.Errorf("%d bytes of the budget are not given back", used)
 			}
 		}

@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"bytes"
@@ -18,9 +18,10 @@ import (
 // errEnded is returned by a unit that was committed or discarded.
 var errEnded = errors.New("the unit has ended")
 
-// unit is a unit being written. A Commit that failed may be tried again; nothing is fetched twice for a full disk.
-type unit struct {
-	s         *Store
+// Unit is a unit being written. Drivers embed it and give it a Commit, of End and Finish. It implements the rest of
+// store.Unit and store.ExchangeKeeper. A commit that failed may be tried again; nothing is fetched twice for a full disk.
+type Unit struct {
+	s         *Workshop
 	job, name string
 	stem      string // begins each of its temporary names: WORKER~RUN~N
 	kind      warc.Compression
@@ -34,14 +35,16 @@ type unit struct {
 	records  int
 	captures []warc.Capture
 	own      map[warc.Digest]original // payloads in this unit
-	commits  int                      // commits tried
+	commits  int                      // Finish was called so often
 }
 
-// KeepsExchanges reports that this store does.
-func (u *unit) KeepsExchanges() bool { return true }
+var _ store.ExchangeWriter = (*body)(nil)
+
+// KeepsExchanges reports that this unit does.
+func (u *Unit) KeepsExchanges() bool { return true }
 
 // Body starts a body.
-func (u *unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter, error) {
+func (u *Unit) Body(ctx context.Context, meta store.BodyMeta) (store.BodyWriter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -76,7 +79,7 @@ func (w *work) release() {
 
 // write appends the records of an answer: the response and, where it is known, its request and a decoded copy. Small ones
 // are compressed before the lock is taken, large ones go straight to the file.
-func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, err error) {
+func (u *Unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, err error) {
 	w := works.Get().(*work)
 	defer w.release()
 	w.out = w.out[:0]
@@ -112,7 +115,7 @@ func (u *unit) write(b *body, h *warc.Header, keepPayload bool) (offset int64, e
 }
 
 // member adds a record whose block is in memory to what w holds.
-func (u *unit) member(w *work, h *warc.Header, block []byte) {
+func (u *Unit) member(w *work, h *warc.Header, block []byte) {
 	w.head = h.Append(w.head[:0], int64(len(block)))
 	w.out = u.kind.Append(w.out, w.head, block, end)
 }
@@ -120,7 +123,7 @@ func (u *unit) member(w *work, h *warc.Header, block []byte) {
 var end = []byte(warc.End)
 
 // request adds the record of the request that was answered by the record of that ID.
-func (u *unit) request(w *work, b *body, answer warc.ID) {
+func (u *Unit) request(w *work, b *body, answer warc.ID) {
 	e := b.meta.Exchange
 	if e == nil || e.Method == "" {
 		return
@@ -133,7 +136,7 @@ func (u *unit) request(w *work, b *body, answer warc.ID) {
 }
 
 // writeLarge appends a record to the file of the unit, and what is to follow it. The caller holds u.mu.
-func (u *unit) writeLarge(block io.Reader, h *warc.Header, size int64, rest []byte) (length int64, err error) {
+func (u *Unit) writeLarge(block io.Reader, h *warc.Header, size int64, rest []byte) (length int64, err error) {
 	if err := u.data.toFile(); err != nil {
 		return 0, err
 	}
@@ -155,7 +158,7 @@ func (u *unit) writeLarge(block io.Reader, h *warc.Header, size int64, rest []by
 }
 
 // writeDecoded appends the decoded copy of an answer. The caller holds u.mu.
-func (u *unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
+func (u *Unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
 	sum := warc.Digest(b.plain.Sum(nil))
 	h := &warc.Header{
 		Type: warc.Conversion, ID: warc.NewID(), Date: b.at, TargetURI: b.meta.URL, RefersTo: answer.ID.String(),
@@ -175,7 +178,7 @@ func (u *unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
 }
 
 // book notes what was written. The caller holds u.mu.
-func (u *unit) book(b *body, h *warc.Header, offset, length int64) {
+func (u *Unit) book(b *body, h *warc.Header, offset, length int64) {
 	c := warc.Capture{URL: h.TargetURI, At: h.Date, MIME: mediaType(b.meta.ContentType), Offset: offset, Length: length}
 	if e := b.meta.Exchange; e != nil {
 		c.Status = e.Status
@@ -195,7 +198,7 @@ func (u *unit) book(b *body, h *warc.Header, offset, length int64) {
 	}
 	if _, ok := u.own[h.PayloadDigest]; !ok {
 		u.own[h.PayloadDigest] = original{
-			body: bodyName(u.name, offset), offset: offset, id: h.ID.String(), url: h.TargetURI, at: h.Date, encoding: b.encoding(),
+			body: BodyName(u.name, offset), offset: offset, id: h.ID.String(), url: h.TargetURI, at: h.Date, encoding: b.encoding(),
 		}
 	}
 }
@@ -217,7 +220,7 @@ const (
 const linesSize = 64 << 10
 
 // Add takes a record. A record that no line of JSON can hold is refused with store.ErrRecord.
-func (u *unit) Add(r *store.Record) error {
+func (u *Unit) Add(r *store.Record) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
@@ -245,7 +248,7 @@ func (u *unit) Add(r *store.Record) error {
 var lineBuffers = sync.Pool{New: func() any { b := make([]byte, 0, linesSize); return &b }}
 
 // flushLines makes a metadata record of the lines that are in none. The caller holds u.mu.
-func (u *unit) flushLines() error {
+func (u *Unit) flushLines() error {
 	if len(u.lines) == 0 {
 		return nil
 	}
@@ -262,7 +265,7 @@ func (u *unit) flushLines() error {
 }
 
 // Discard drops the unit and what it wrote aside.
-func (u *unit) Discard() error {
+func (u *Unit) Discard() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
@@ -272,7 +275,7 @@ func (u *unit) Discard() error {
 }
 
 // drop ends the unit and removes its temporary files. The caller holds u.mu.
-func (u *unit) drop() error {
+func (u *Unit) drop() error {
 	u.ended = true
 	err := errors.Join(u.data.drop(), u.meta.drop())
 	if cap(u.lines) > 0 && cap(u.lines) <= 2*linesSize {
@@ -280,6 +283,6 @@ func (u *unit) drop() error {
 		lineBuffers.Put(&b)
 	}
 	u.captures, u.own, u.lines = nil, nil, nil
-	u.s.ended(u.stem)
+	u.s.Ended(u.stem)
 	return err
 }

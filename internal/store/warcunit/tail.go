@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
 )
 
-// stored is an account as it lies at the end of its unit, with what is needed to read the unit.
-type stored struct {
+// Stored is an account as it lies at the end of its unit, with what is needed to read the unit.
+type Stored struct {
 	*store.Account
 	Layout   int            `json:"layout"`
 	Attempt  string         `json:"attempt"` // WORKER~RUN~N~COMMIT, unique for ever
@@ -23,11 +23,12 @@ type stored struct {
 	Captures []warc.Capture `json:"captures,omitempty"`
 }
 
-func (a *stored) isOf(stem string) bool { return strings.HasPrefix(a.Attempt, stem+"~") }
+// IsOf reports whether it was written by the unit of that stem.
+func (a *Stored) IsOf(stem string) bool { return strings.HasPrefix(a.Attempt, stem+"~") }
 
-// appendTo appends the last record of a unit, which has whole bytes before it, the last part of them records.
+// AppendTo appends the last record of a unit, which has whole bytes before it, the last part of them records.
 // '&', '<' and '>' stay as they are, so that payloads come back as they were given.
-func (a *stored) appendTo(out []byte, kind warc.Compression, part, whole int64) ([]byte, error) {
+func (a *Stored) AppendTo(out []byte, kind warc.Compression, part, whole int64) ([]byte, error) {
 	block := bytes.NewBufferString(accountField)
 	enc := json.NewEncoder(block)
 	enc.SetEscapeHTML(false)
@@ -69,8 +70,8 @@ func readMark(f io.ReaderAt, kind warc.Compression, end int64) (warc.Mark, []byt
 	}
 }
 
-// readStored reads the account of the unit that ends at a byte of a file.
-func readStored(f io.ReaderAt, kind warc.Compression, end int64) (*stored, warc.Mark, error) {
+// ReadStored reads the account of the unit that ends at a byte of a file.
+func ReadStored(f io.ReaderAt, kind warc.Compression, end int64) (*Stored, warc.Mark, error) {
 	m, last, err := readMark(f, kind, end)
 	if err != nil {
 		return nil, m, err
@@ -85,13 +86,13 @@ func readStored(f io.ReaderAt, kind warc.Compression, end int64) (*stored, warc.
 	if err != nil {
 		return nil, m, err
 	}
-	a := &stored{Account: &store.Account{}}
+	a := &Stored{Account: &store.Account{}}
 	if err := decodeField(block, accountField, a); err != nil {
 		return nil, m, err
 	}
 	switch {
-	case a.Layout > layoutVersion:
-		return nil, m, fmt.Errorf("the unit has layout version %d, this program knows %d: use a newer one", a.Layout, layoutVersion)
+	case a.Layout > LayoutVersion:
+		return nil, m, fmt.Errorf("the unit has layout version %d, this program knows %d: use a newer one", a.Layout, LayoutVersion)
 	case a.V > store.AccountVersion:
 		return nil, m, fmt.Errorf("the account has version %d, this program knows %d: use a newer one", a.V, store.AccountVersion)
 	}

@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"crypto/sha256"
@@ -24,7 +24,7 @@ const encodingField = "Fetchfleet-Content-Encoding"
 
 // body writes the records of one answer. It is used by one goroutine.
 type body struct {
-	u    *unit
+	u    *Unit
 	meta store.BodyMeta
 	at   time.Time
 
@@ -45,10 +45,10 @@ type body struct {
 // errBodyEnded is returned by a body that was finished, cut or aborted.
 var errBodyEnded = errors.New("the body has ended")
 
-func newBody(u *unit, n int, meta store.BodyMeta) (*body, error) {
+func newBody(u *Unit, n int, meta store.BodyMeta) (*body, error) {
 	stem := u.stem + "~" + strconv.Itoa(n)
 	b := &body{u: u, meta: meta, at: time.Now()}
-	b.block = spool{s: u.s, path: u.s.tmpPath(u.job, stem+tmpBody), unnamed: true, flushed: b.digest}
+	b.block = spool{s: u.s, path: u.s.Tmp(u.job, stem+tmpBody), unnamed: true, flushed: b.digest}
 	e := meta.Exchange
 	if e == nil {
 		return b, nil
@@ -58,8 +58,8 @@ func newBody(u *unit, n int, meta store.BodyMeta) (*body, error) {
 	}
 	if b.coded = e.Coded; b.coded {
 		b.plain = sha256.New()
-		if u.s.o.Decoded {
-			b.decoded = &spool{s: u.s, path: u.s.tmpPath(u.job, stem+"~2"+tmpBody), unnamed: true}
+		if u.s.Decoded {
+			b.decoded = &spool{s: u.s, path: u.s.Tmp(u.job, stem+"~2"+tmpBody), unnamed: true}
 		}
 	}
 	w := works.Get().(*work)
@@ -246,7 +246,7 @@ func (b *body) finish(cut string) (named, error) {
 	}
 	offset, err := b.u.write(b, h, keepPayload)
 	if err == nil && n.body == "" {
-		n.body = bodyName(b.u.name, offset)
+		n.body = BodyName(b.u.name, offset)
 	}
 	return n, err
 }

@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"fmt"

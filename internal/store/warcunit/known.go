@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"context"
@@ -165,7 +165,7 @@ func (k *known) keep(at payloadAt, o original) {
 
 // earlier returns the answer that had the same payload before, in this unit, in a committed one of the job, or in the
 // dedupe index; the zero original if there is none, or if it cannot be read.
-func (u *unit) earlier(d warc.Digest, encoding string) original {
+func (u *Unit) earlier(d warc.Digest, encoding string) original {
 	u.mu.Lock()
 	o, ok := u.own[d]
 	u.mu.Unlock()
@@ -195,11 +195,16 @@ func (u *unit) earlier(d warc.Digest, encoding string) original {
 	return original{}
 }
 
+// lookLimit is how long it may take to look at an earlier answer. A revisit record is worth no more waiting.
+const lookLimit = 2 * time.Second
+
 var errOther = errors.New("another payload")
 
 // readOriginal reads what a revisit record says of an answer. Only a whole one with that very payload will do.
-func (s *Store) readOriginal(in knownUnit, offset int64, d warc.Digest) (o original, err error) {
-	b, err := s.openRecord(context.Background(), in.job, in.name, offset)
+func (s *Workshop) readOriginal(in knownUnit, offset int64, d warc.Digest) (o original, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookLimit)
+	defer cancel()
+	b, err := s.openRecord(ctx, in.job, in.name, offset)
 	if err != nil {
 		return o, err
 	}
@@ -209,7 +214,7 @@ func (s *Store) readOriginal(in knownUnit, offset int64, d warc.Digest) (o origi
 		return o, errOther
 	}
 	o = original{
-		body: bodyName(in.name, offset), offset: offset, id: r.Get("WARC-Record-ID"), url: r.Get("WARC-Target-URI"),
+		body: BodyName(in.name, offset), offset: offset, id: r.Get("WARC-Record-ID"), url: r.Get("WARC-Target-URI"),
 		encoding: r.Get(encodingField),
 	}
 	o.at, err = time.Parse(time.RFC3339Nano, r.Get("WARC-Date"))

@@ -1,4 +1,4 @@
-package warcstore
+package warcunit
 
 import (
 	"bufio"
@@ -16,11 +16,11 @@ import (
 )
 
 // OpenBody opens a body by the Body field of its record, decoded. Its last Read fails if the record is damaged.
-func (s *Store) OpenBody(ctx context.Context, job, body string) (io.ReadCloser, error) {
+func (s *Workshop) OpenBody(ctx context.Context, job, body string) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	bodyJob, unit, offset, err := parseBody(job, body)
+	bodyJob, unit, offset, err := ParseBody(job, body)
 	if err != nil {
 		return nil, fmt.Errorf("open body: %w", err)
 	}
@@ -36,16 +36,16 @@ func (s *Store) OpenBody(ctx context.Context, job, body string) (io.ReadCloser, 
 }
 
 // openRecord opens the record at an offset of a unit.
-func (s *Store) openRecord(ctx context.Context, job, unit string, offset int64) (*openedBody, error) {
-	o, err := s.openUnit(ctx, job, unit)
+func (s *Workshop) openRecord(ctx context.Context, job, unit string, offset int64) (*openedBody, error) {
+	o, err := s.Open(ctx, job, unit, offset)
 	if err != nil {
 		return nil, err
 	}
 	b := &openedBody{file: o}
-	if offset >= o.size {
-		err = fmt.Errorf("%w: offset %d of a unit of %d bytes", warc.ErrDamaged, offset, o.size)
+	if offset >= o.Size {
+		err = fmt.Errorf("%w: offset %d of a unit of %d bytes", warc.ErrDamaged, offset, o.Size)
 	} else {
-		b.reader = warc.NewReader(io.NewSectionReader(o, o.base+offset, o.size-offset))
+		b.reader = warc.NewReader(io.NewSectionReader(o, o.Base+offset, o.Size-offset))
 		b.record, err = b.reader.Next()
 	}
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) openRecord(ctx context.Context, job, unit string, offset int64) 
 
 // openedBody is a record open for reading.
 type openedBody struct {
-	file    *opened
+	file    *Opened
 	reader  *warc.Reader
 	record  *warc.Record
 	payload io.Reader      // of the record, as sent

@@ -1,11 +1,10 @@
-package warcstore
+package warcunit
 
 import (
 	"bytes"
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 16<<10); return &
 // spool keeps what is written in memory first, and in a temporary file when it grows. A write that fails leaves it as it
 // was. It is used by one goroutine at a time.
 type spool struct {
-	s       *Store
+	s       *Workshop
 	path    string // of the file, if there will be one
 	unnamed bool   // whether the file loses its name at once
 	flushed func(p []byte)
@@ -138,13 +137,11 @@ func (sp *spool) stream(do func(io.Writer) error) error {
 
 // create makes the file. Where an open file can lose its name it does, so that a crash leaves nothing of it.
 func (sp *spool) create() error {
-	err := sp.s.folder.In(filepath.Dir(sp.path), func() (err error) {
-		sp.file, err = os.OpenFile(sp.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
-		return err
-	})
+	f, err := sp.s.Create(sp.path)
 	if err != nil {
 		return err
 	}
+	sp.file = f
 	if sp.unnamed && runtime.GOOS != "windows" {
 		return os.Remove(sp.path)
 	}
