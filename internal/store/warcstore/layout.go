@@ -18,6 +18,7 @@ const layoutFile = warcunit.LayoutFile
 const (
 	unitsFolder  = warcunit.UnitsFolder
 	mergedFolder = "warc"
+	partsFolder  = "parts"
 	tmpFolder    = "tmp"
 	mergeLock    = ".merge"
 )

@@ -14,6 +14,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
 		os.Exit(crashChild(dir))
 	}
+	if dir := os.Getenv(partDir); dir != "" {
+		os.Exit(partChild(dir))
+	}
 	goleak.VerifyTestMain(m)
 }
 

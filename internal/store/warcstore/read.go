@@ -238,7 +238,7 @@ func (s *Store) Jobs(ctx context.Context) iter.Seq2[string, error] {
 
 // isJob tells a job from another folder that someone keeps here.
 func (s *Store) isJob(name string) bool {
-	for _, folder := range []string{unitsFolder, mergedFolder, tmpFolder} {
+	for _, folder := range []string{unitsFolder, mergedFolder, partsFolder, tmpFolder} {
 		if fi, err := os.Stat(s.jobPath(name, folder)); err == nil && fi.IsDir() {
 			return true
 		}

@@ -5,6 +5,7 @@
 //	DIR/JOB/warc/JOB-00001.warc.gz    units that were merged, one behind another, after a warcinfo record
 //	DIR/JOB/warc/JOB-00001.cdxj       sorted index of its captures, for replay tools
 //	DIR/JOB/warc/JOB-00001.units      which units are in it and where each begins
+//	DIR/JOB/parts/REQUEST.part        beginnings of large bodies, as sent (package parts)
 //	DIR/JOB/tmp/WORKER~RUN~N…         what is being written: worker, run of the worker, number of the unit in it
 //	DIR/JOB/.merge                    locked by whoever merges
 //
@@ -68,7 +69,7 @@ type Options struct {
 	MustExist bool
 }
 
-// Store is a store of WARC files. It implements store.Store, store.Verifier and store.Compactor.
+// Store is a store of WARC files. It implements store.Store, store.Resumer, store.Verifier and store.Compactor.
 type Store struct {
 	dir    string
 	o      Options

@@ -13,7 +13,8 @@ import (
 )
 
 // Sweep removes what dead workers left under a job's tmp, as far as it was last changed longer than olderThan ago and
-// belongs to no live unit of this Store, and returns how many files it removed. olderThan should exceed the longest life of
+// belongs to no live unit of this Store. Parts that old go, too, unless somebody holds them. It returns how many files it
+// removed, a part counted once. olderThan should exceed the longest life of
 // a unit: one that is swept while its worker still lives cannot be committed any more, though never wrongly. Small units
 // leave nothing.
 func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) (removed int, err error) {
@@ -34,6 +35,11 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 			}
 			removed++
 		}
+	}
+	n, err := s.parts(job).Sweep(ctx, before)
+	removed += n
+	if err != nil {
+		return removed, fmt.Errorf("sweep job %s: %w", job, err)
 	}
 	return removed, nil
 }

@@ -67,7 +67,7 @@ func (v *verifier) run(ctx context.Context) error {
 
 // all looks at merged files first: what is found of the others rests on their indexes.
 func (v *verifier) all(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{v.indexes, v.mergedUnits, v.looseUnits, v.temporaries} {
+	for _, part := range []func(context.Context) error{v.indexes, v.mergedUnits, v.looseUnits, v.parts, v.temporaries} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -307,6 +307,16 @@ func (v *verifier) damaged(where string, err error) error {
 		return err
 	}
 	return v.report(*f, nil)
+}
+
+// parts notes bodies that wait for another attempt.
+func (v *verifier) parts(ctx context.Context) error {
+	n, size, err := v.s.parts(v.job).Count(ctx)
+	if err != nil || n == 0 {
+		return err
+	}
+	return v.report(store.Finding{Kind: temporaryKind, Where: v.s.jobPath(v.job, partsFolder), Note: true,
+		What: fmt.Sprintf("bodies that are being fetched or wait for another attempt: %d, %d bytes so far", n, size)}, nil)
 }
 
 // temporaries tells of what is under tmp: it may be a worker's that lives.

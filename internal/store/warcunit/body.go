@@ -34,6 +34,7 @@ type body struct {
 	plain   hash.Hash // of the decoded bytes, where coded
 	size    int64     // of the decoded bytes
 	decoded *spool    // the decoded bytes, where a copy is asked for
+	adopted int64     // bytes of a payload that lies in a part and not in block
 
 	blockSum, payloadSum hash.Hash // of what was flushed, once something was
 	unhashed             int64     // bytes of the head that payloadSum has still to pass over
@@ -238,9 +239,7 @@ func (b *body) finish(cut string) (named, error) {
 			h.RefersToURI, h.RefersToDate = r.URL, r.At
 			h.PayloadDigest = parseDigest(r.SHA256)
 		case earlier.body != "":
-			h.Type, h.Profile = warc.Revisit, warc.IdenticalPayload
-			h.RefersTo, h.RefersToURI, h.RefersToDate = earlier.id, earlier.url, earlier.at
-			h.BlockDigest = sha256.Sum256(b.headBytes())
+			b.revisit(h, earlier)
 			n.body, keepPayload = earlier.body, false
 		}
 	}
@@ -249,6 +248,13 @@ func (b *body) finish(cut string) (named, error) {
 		n.body = BodyName(b.u.name, offset)
 	}
 	return n, err
+}
+
+// revisit makes the record of an answer one that had the payload of an earlier answer.
+func (b *body) revisit(h *warc.Header, earlier original) {
+	h.Type, h.Profile = warc.Revisit, warc.IdenticalPayload
+	h.RefersTo, h.RefersToURI, h.RefersToDate = earlier.id, earlier.url, earlier.at
+	h.BlockDigest = sha256.Sum256(b.headBytes())
 }
 
 // headBytes returns the head, written again: the one in the spool may be on disk.

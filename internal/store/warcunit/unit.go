@@ -190,7 +190,7 @@ func (u *Unit) book(b *body, h *warc.Header, offset, length int64) {
 		c.SHA256 = h.PayloadDigest.String()[len("sha256:"):]
 	}
 	u.captures = append(u.captures, c)
-	if h.Type == warc.Revisit || h.Truncated != "" || b.block.Size() == b.head {
+	if h.Type == warc.Revisit || h.Truncated != "" || b.block.Size() == b.head && b.adopted == 0 {
 		return
 	}
 	if u.own == nil {
