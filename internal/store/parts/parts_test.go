@@ -257,6 +257,18 @@ func TestOnlyWhatIsWholeIsAdopted(t *testing.T) {
 	wantKept(t, p, []byte("12345"))
 }
 
+func TestABodyThatSaysIdentityIsNotCoded(t *testing.T) {
+	var got []byte
+	p := take(t, In(t.TempDir(), adopted(t, &got)))
+	n := noteOf(5)
+	n.Coding = "Identity"
+	must(t, p.Begin(n))
+	write(t, p, []byte("12345"))
+	if _, err := p.Adopt(t.Context(), nil, store.BodyMeta{}); err != nil || string(got) != "12345" {
+		t.Errorf("adopted was %q, %v", got, err)
+	}
+}
+
 func TestAnAdoptionThatFailsLosesNothing(t *testing.T) {
 	failed := errors.New("no")
 	for claim, adopt := range map[string]func(w *Whole) error{
