@@ -40,6 +40,13 @@ type Unit struct {
 
 var _ store.ExchangeWriter = (*body)(nil)
 
+// Size is how many bytes the records of answers have so far, compressed.
+func (u *Unit) Size() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.data.Size()
+}
+
 // KeepsExchanges reports that this unit does.
 func (u *Unit) KeepsExchanges() bool { return true }
 
