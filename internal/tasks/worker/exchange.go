@@ -235,6 +235,8 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 func (a *attempt) unkept(resp *fetch.Response, err error) result {
 	var broken *fetch.Error
 	switch {
+	case errors.Is(err, store.ErrBusy):
+		return a.later()
 	case errors.As(err, &broken):
 		return a.failed(resp, err)
 	case errors.Is(err, store.ErrRecord):

@@ -41,14 +41,34 @@ func (a *attempt) takePart(ctx context.Context) error {
 		return err
 	}
 	part, err := a.parts.Part(ctx, string(a.batch.Job), string(a.id))
-	if errors.Is(err, store.ErrBusy) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return a.elsewhere(err)
 	}
 	a.part.Part = part
 	return nil
+}
+
+// busyDelay is the wait for a part that somebody else has. He may be dead: then its store gives it away in the end.
+const busyDelay = 8 * time.Second
+
+// elsewhere is what an error of taking a part means. Without it the attempt would begin at the first byte, so it waits for
+// a while; from then on it goes without, and nothing is kept of it.
+func (a *attempt) elsewhere(err error) error {
+	if errors.Is(err, store.ErrBusy) && a.past.waits >= freeWaits {
+		return nil
+	}
+	return err
+}
+
+// later ends an attempt that waits for its part.
+func (a *attempt) later() result {
+	p := a.past
+	if p.waits == 0 {
+		p.waitSince = a.now().UnixMilli()
+	}
+	p.waits++
+	return result{begun: true, verdict: verdict{step: stepWait, delay: busyDelay, past: p},
+		err: "waits for the beginning of its body, which another attempt has in hand"}
 }
 
 // begunBodies are the requests of the batch of which the beginning of a body may be kept.
@@ -164,11 +184,8 @@ func (a *attempt) openPart(ctx context.Context, resp *fetch.Response) (bool, err
 	}
 	if a.part.Part == nil {
 		part, err := a.parts.Part(ctx, string(a.batch.Job), string(a.id))
-		if errors.Is(err, store.ErrBusy) {
-			return false, nil
-		}
 		if err != nil {
-			return false, err
+			return false, a.elsewhere(err)
 		}
 		a.part.Part = part
 	}

@@ -237,3 +237,29 @@ func TestLargeBodiesAreSeenOnTheirWay(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestAPartInOtherHandsIsWaitedFor(t *testing.T) {
+	f := newFleet(t)
+	url := f.origin.URL("/resumable?kb=4096&every=2048")
+	part, err := f.store.Part(t.Context(), "one", string(tasks.NewRequestID("one", http.MethodGet, url, "", nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.start(nil)()
+	f.enqueue("one", largeSpec(), url)
+	for deadline := time.Now().Add(within); f.origin.Count("/resumable?kb=4096&every=2048") == 0; <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was asked for")
+		}
+	}
+	if err := part.Release(); err != nil {
+		t.Fatal(err)
+	}
+	f.await("one", within)
+	for _, r := range f.records("one") {
+		f.wantWhole(r, 1, 4<<20)
+		if r.Attempts != 1 || r.Resumed != 1 {
+			t.Errorf("%d attempts, resumed %d times: want one, that waited", r.Attempts, r.Resumed)
+		}
+	}
+}
