@@ -32,14 +32,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// fleet is what the tests of this package run: a real Redis, a file store, and one worker in this process.
+// fleet is what the tests of this package run: a real Redis, a store (of files, unless a test puts another there), and one
+// worker in this process.
 type fleet struct {
 	t      *testing.T
 	redis  *redistest.Server
 	rdb    redis.UniversalClient
 	ledger *ledger.Ledger
 	dir    string
-	store  *filestore.Store
+	store  store.Store
 	origin *fetchtest.Origin
 }
 
