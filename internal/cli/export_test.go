@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcstore"
 )
 
 // stored makes a file store with a job of so many units of one record each.
@@ -173,53 +175,79 @@ func TestExportReplacesWhatALinkLeadsTo(t *testing.T) {
 	}
 }
 
-// packing is a store whose jobs are packed into files.
-type packing struct {
-	store.Store
-	packed bool
-	files  []string
-}
-
-func (s *packing) Compact(context.Context, string) error {
-	s.packed = true
-	return nil
-}
-
-func (s *packing) Packed(context.Context, string) ([]string, error) {
-	if !s.packed {
-		return nil, nil
+// archived makes a WARC store with a job of so many units of one record and one body each. Every unit is merged into a
+// file of its own.
+func archived(t *testing.T, units int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	s, err := warcstore.Open(t.Context(), dir, warcstore.Options{Sync: "off", MergeSize: 1})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return s.files, nil
-}
-
-func TestWhatAStoreHasPackedIsTakenAsItIs(t *testing.T) {
-	s, url := stored(t, 2)
-	from := t.TempDir()
-	var files []string
-	for name, text := range map[string]string{"spring-1.warc.gz": "one", "spring-1.cdxj": "a\nc\n", "spring-2.warc.gz": "two", "spring-2.cdxj": "b\nd\n"} {
-		files = append(files, filepath.Join(from, name))
-		if err := os.WriteFile(files[len(files)-1], []byte(text), 0o644); err != nil {
+	for i := range units {
+		batch := fmt.Sprintf("b%d", i)
+		u, err := s.Begin(t.Context(), "spring", batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Discard()
+		url := fmt.Sprintf("http://a.example/%d", units-i)
+		w, err := u.Body(t.Context(), store.BodyMeta{URL: url, Exchange: &store.Exchange{Method: "GET", Target: "/", Status: 200, Protocol: "HTTP/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(w, "body of ", batch)
+		ref, err := w.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &store.Record{ID: "r-" + batch, Job: "spring", Batch: batch, URL: url, Method: "GET", Outcome: store.OK, Attempts: 1,
+			Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body}
+		if err := u.Add(r); err != nil {
+			t.Fatal(err)
+		}
+		a := &store.Account{V: store.AccountVersion, Job: "spring", Batch: batch, Entries: []store.Entry{{ID: r.ID, Fate: store.Recorded, Outcome: store.OK}}}
+		if _, _, err := u.Commit(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 	}
+	if err := s.Compact(t.Context(), "spring"); err != nil { // with files as small as that
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestWhatAStoreHasPackedIsTakenAsItIs(t *testing.T) {
+	from := archived(t, 2)
+	packed := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(from, "spring", "warc", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	lines := strings.SplitAfter(packed("spring-00001.cdxj")+packed("spring-00002.cdxj"), "\n")
+	slices.Sort(lines)
 	for name, tt := range map[string]struct {
 		where []string
 		want  map[string]string // nil: made anew
 		told  string
 	}{
-		"all of it":    {nil, map[string]string{"spring-1.warc.gz": "one", "spring-2.warc.gz": "two", "spring.cdxj": "a\nb\nc\nd\n"}, ": 2 files as the store has them\n"},
+		"all of it": {nil, map[string]string{"spring-00001.warc.gz": packed("spring-00001.warc.gz"), "spring-00002.warc.gz": packed("spring-00002.warc.gz"),
+			"spring.cdxj": strings.Join(lines, "")}, ": 2 files as the store has them\n"},
 		"a part of it": {[]string{"batch=b1"}, nil, "exported 1 of 2 records of job spring to "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "out")
-			e := &exporting{exportCommand: &exportCommand{Job: "spring", Store: url, Format: "warc", Out: dir, Where: tt.where},
-				store: &packing{Store: s, files: files}}
-			var told bytes.Buffer
-			if err := e.run(t.Context(), IO{Stdout: io.Discard, Stderr: &told}, dir); err != nil {
+			_, told, err := exportTo(t, &exportCommand{Job: "spring", Store: "warc:" + from, Format: "warc", Out: dir, Where: tt.where})
+			if err != nil {
 				t.Fatal(err)
 			}
-			if !strings.Contains(told.String(), tt.told) {
-				t.Errorf("told %q, want %q", &told, tt.told)
+			if !strings.Contains(told, tt.told) {
+				t.Errorf("told %q, want %q", told, tt.told)
 			}
 			got := map[string]string{}
 			entries, _ := os.ReadDir(dir)
