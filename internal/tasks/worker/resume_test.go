@@ -241,7 +241,7 @@ func TestLargeBodiesAreSeenOnTheirWay(t *testing.T) {
 func TestAPartInOtherHandsIsWaitedFor(t *testing.T) {
 	f := newFleet(t)
 	url := f.origin.URL("/resumable?kb=4096&every=2048")
-	part, err := f.store.Part(t.Context(), "one", string(tasks.NewRequestID("one", http.MethodGet, url, "", nil)))
+	part, err := f.store.(store.Resumer).Part(t.Context(), "one", string(tasks.NewRequestID("one", http.MethodGet, url, "", nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
