@@ -30,6 +30,7 @@ type lab struct {
 	origin *process
 	hosts  []string // "127.0.0.1:PORT"
 	polite politeOptions
+	host   host // of servers that benchmarks start
 }
 
 const originHosts = 64
@@ -104,6 +105,7 @@ func (l *lab) self(lines chan<- string, role string, args ...string) (*process, 
 }
 
 func (l *lab) close() {
+	l.host.close()
 	if l.rdb != nil {
 		_ = l.rdb.Close()
 	}

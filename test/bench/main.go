@@ -28,6 +28,10 @@ var benchmarks = []benchmark{
 	{"enqueue", "URLs per second into a local Redis, bytes of Redis per URL, memory for a million lines", benchEnqueue},
 	{"latency", "ten URLs of one host that take 900 ms each, with fleet run", benchLatency},
 	{"memory", "8 bodies of 200 MB at once: memory of the worker", benchMemory},
+	{"warc", "pages of 2 KiB into WARC files, against a plain pool that appends gzip members to one file", benchWARC},
+	{"huge", "one body of 2 GB into a store of each kind: memory of the worker", benchHuge},
+	{"resume", "a body of 1 GB that is cut ten times, into a store of each kind: bytes sent", benchResume},
+	{"records", "100 k records into PostgreSQL", benchRecords},
 	{"polite", "200 hosts at 5 requests/s each, measured at the origin, against the best that any scheduler could do", benchPolite},
 	{"nolimits", "fetch without limits against a worker of a version before (FLEET_BENCH_BASE)", benchNoLimits},
 }
