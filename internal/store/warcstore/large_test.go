@@ -72,3 +72,50 @@ func TestLargeBodiesNeedLittleMemory(t *testing.T) {
 		}
 	}
 }
+
+// Nor does it grow with bodies that came in pieces.
+func TestLargePartsNeedLittleMemory(t *testing.T) {
+	size := int64(24 << 20)
+	if os.Getenv("FLEET_SOAK") != "" {
+		size = 1 << 30
+	}
+	s := openTest(t, t.TempDir(), Options{Sync: SyncOff})
+	p := held(t, s, partOf)
+	first := stretchOf(0, int(size))
+	if err := p.Begin(store.PartNote{URL: partURL, Length: size, Stretches: []store.Stretch{first}}); err != nil {
+		t.Fatal(err)
+	}
+	piece := random(1, 1<<20)
+	sum := sha256.New()
+	for p.Size() < size {
+		if p.Size() == size/2 {
+			if err := p.Stretch(stretchOf(int(size/2), int(size))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		piece[p.Size()>>20&0xffff]++
+		writePart(t, p, piece)
+		sum.Write(piece)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	r := adopt(t, s, p, "b1")
+	runtime.ReadMemStats(&after)
+	if want := hex.EncodeToString(sum.Sum(nil)); r.SHA256 != want || r.Bytes != size {
+		t.Errorf("the body has %d bytes, digest %s, want %d, %s", r.Bytes, r.SHA256, size, want)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 6<<20 {
+		t.Errorf("a body of %d bytes took %d bytes of allocations in all", size, used)
+	}
+	b, err := s.OpenBody(t.Context(), testJob, r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got := sha256.New()
+	if n, err := io.Copy(got, b); err != nil || n != size || hex.EncodeToString(got.Sum(nil)) != r.SHA256 {
+		t.Errorf("the body reads as %d bytes, digest %x, %v", n, got.Sum(nil), err)
+	}
+	wantSound(t, s)
+}
