@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -170,7 +171,7 @@ func (l *look) units(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		account, err := l.Store.Account(ctx, string(l.job), unit)
+		account, records, err := store.ReadUnit(ctx, l.Store, string(l.job), unit)
 		if err != nil {
 			l.problem("unit %s: %v", unit, err)
 			continue
@@ -184,7 +185,7 @@ func (l *look) units(ctx context.Context) error {
 				}
 			}
 		}
-		if err := l.records(ctx, unit, account); err != nil {
+		if err := l.records(unit, account, records); err != nil {
 			return err
 		}
 	}
@@ -207,14 +208,14 @@ func (l *look) replays() {
 }
 
 // records counts a unit's records and compares them with its account.
-func (l *look) records(ctx context.Context, unit string, account *store.Account) error {
+func (l *look) records(unit string, account *store.Account, records iter.Seq2[*store.Record, error]) error {
 	want := map[string]bool{}
 	for _, e := range account.Entries {
 		if e.Fate == store.Recorded {
 			want[e.ID] = true
 		}
 	}
-	for r, err := range l.Store.Records(ctx, string(l.job), unit) {
+	for r, err := range records {
 		if err != nil {
 			l.problem("unit %s: %v", unit, err)
 			return nil

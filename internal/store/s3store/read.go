@@ -57,6 +57,35 @@ func (s *Store) Records(ctx context.Context, job, unit string) iter.Seq2[*store.
 			yield(nil, fmt.Errorf("read records of unit %s: %w", unit, err))
 			return
 		}
+		decoded(ctx, unit, lines)(yield)
+	}
+}
+
+var _ store.UnitReader = (*Store)(nil)
+
+// ReadUnit returns the account of a committed unit, or store.ErrNotFound, and its records. They come with the account, so
+// it makes one call, and one more only for a unit that was copied from a folder.
+func (s *Store) ReadUnit(ctx context.Context, job, unit string) (*store.Account, iter.Seq2[*store.Record, error], error) {
+	if err := checkNames(job, unit); err != nil {
+		return nil, nil, fmt.Errorf("read unit: %w", err)
+	}
+	a, err := s.readAccount(ctx, job, unit)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read unit %s: %w", unit, err)
+	}
+	return a.Account, func(yield func(*store.Record, error) bool) {
+		lines, err := s.linesOf(ctx, job, unit, a)
+		if err != nil {
+			yield(nil, fmt.Errorf("read records of unit %s: %w", unit, err))
+			return
+		}
+		decoded(ctx, unit, lines)(yield)
+	}, nil
+}
+
+// decoded yields the records that lines hold.
+func decoded(ctx context.Context, unit string, lines []json.RawMessage) iter.Seq2[*store.Record, error] {
+	return func(yield func(*store.Record, error) bool) {
 		for _, line := range lines {
 			rec := new(store.Record)
 			err := ctx.Err()
@@ -80,10 +109,15 @@ func (s *Store) lines(ctx context.Context, job, unit string) ([]json.RawMessage,
 		return nil, err
 	}
 	a, err := s.readAccount(ctx, job, unit)
-	if err != nil || a.inside() {
-		if err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
+	}
+	return s.linesOf(ctx, job, unit, a)
+}
+
+// linesOf returns the records of a unit whose account was read.
+func (s *Store) linesOf(ctx context.Context, job, unit string, a *storedAccount) ([]json.RawMessage, error) {
+	if a.inside() {
 		return a.Lines, nil
 	}
 	key := s.keys.records(job, unit) // a unit that was copied from a folder
