@@ -123,7 +123,7 @@ func run(w IO, name, description string, grammar any, command func(*kong.Context
 }
 
 func newParser(w IO, name, description string, grammar any, options ...kong.Option) (*kong.Kong, error) {
-	return kong.New(grammar, append(options, kong.Name(name), kong.Description(description+exitHelp),
+	return kong.New(grammar, append(options, kong.Name(name), kong.Description(description),
 		kong.Writers(w.Stdout, w.Stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"out": defaultOut, "version": fmt.Sprintf("%s %s (%s %s/%s)", name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)})...)
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/progress"
-	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/enqueuer"
@@ -36,7 +35,7 @@ lines and lines that begin with # are ignored. Files may be gzip or zstd. Runnin
 // Enqueue runs the enqueue command and returns its exit code.
 func Enqueue(w IO) int {
 	var c enqueueCommand
-	return run(w, "enqueue", enqueueHelp, &c, func(*kong.Context) runner { return &c })
+	return run(w, "enqueue", enqueueHelp+exitHelp, &c, func(*kong.Context) runner { return &c })
 }
 
 type enqueueCommand struct {
@@ -68,7 +67,7 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 	defer rdb.Close()
 	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), quiet: c.Quiet, files: c.Files}
 	if c.Since != "" {
-		s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
+		s, err := openStore(ctx, c.Store)
 		if err != nil {
 			return err
 		}

@@ -22,24 +22,24 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/export"
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 )
 
 type exportCommand struct {
 	Job    string   `arg:"" help:"Job to export."`
-	Store  string   `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The job's store."`
+	Store  string   `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The store that the job's workers were given; one of them if there are several."`
 	Format string   `env:"FLEET_FORMAT" default:"jsonl" enum:"jsonl,csv,parquet,warc,urls" help:"jsonl, csv, parquet, warc or urls (default: ${default})."`
-	Where  []string `env:"FLEET_WHERE" sep:"none" placeholder:"EXPR" help:"Records that meet it alone: outcome=failed, status>=500, url~^https:; may be repeated, and then all must hold."`
+	Where  []string `env:"FLEET_WHERE" sep:"none" placeholder:"EXPR" help:"Only records that meet this: outcome=failed, status>=500, url~^https:; may be repeated, and then all must hold."`
 	Fields []string `env:"FLEET_FIELDS" placeholder:"A" help:"Columns of csv, in this order (default: all)."`
-	Out    string   `short:"o" env:"FLEET_OUT" default:"-" placeholder:"FILE" help:"File to write, compressed if its name ends in .gz or .zst, or folder for warc; - is standard output (default: ${default})."`
+	Out    string   `short:"o" env:"FLEET_OUT" default:"-" placeholder:"FILE" help:"File to write, compressed if its name ends in .gz or .zst; for warc a folder; - is standard output (default: ${default})."`
 	Limit  int64    `env:"FLEET_LIMIT" placeholder:"N" help:"At most N records (default: all)."`
 }
 
 // Help is what --help says besides.
 func (*exportCommand) Help() string {
 	return `Of each request the record that counts, in no order, straight from the store: no Redis is needed, and the job may still
-be going on. FILE appears when it is whole; for warc it is a folder, made if it is not there.
+be going on. FILE appears when it is whole; for warc it is a folder, made if it is not there, and all of a job in a
+store of WARC files is copied as it is.
 
   jsonl    one JSON object a line, as in results.jsonl
   csv      RFC 4180 with a header line; headers, redirects and meta as JSON
@@ -102,7 +102,7 @@ func (c *exportCommand) Run(ctx context.Context, w IO) error {
 	if err != nil {
 		return err
 	}
-	s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
+	s, err := openStore(ctx, c.Store)
 	if err != nil {
 		return err
 	}

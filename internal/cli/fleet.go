@@ -16,7 +16,6 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/admin"
 	"github.com/fetchfleet/fetchfleet/internal/audit"
-	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
@@ -31,7 +30,7 @@ many workers start a Redis, 'worker' as often as you like, and 'enqueue urls.txt
 // Fleet runs the fleet command and returns its exit code.
 func Fleet(w IO) int {
 	var g fleetGrammar
-	return run(w, "fleet", fleetHelp, &g, g.selected)
+	return run(w, "fleet", fleetHelp+exitHelp, &g, g.selected)
 }
 
 type fleetGrammar struct {
@@ -42,7 +41,7 @@ type fleetGrammar struct {
 	Hosts   hostsCommand   `cmd:"" help:"Report what a job did at each host: requests, rate, waits, robots.txt, pauses."`
 	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
 	Verify  verifyCommand  `cmd:"" help:"Read everything of a job again and name what is not as it was stored."`
-	Export  exportCommand  `cmd:"" help:"Write the records of a job as JSON lines, CSV, Parquet or URLs."`
+	Export  exportCommand  `cmd:"" help:"Write the records of a job as JSON lines, CSV, Parquet, URLs or, with the bodies, WARC."`
 	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
 	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
 	Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
@@ -147,7 +146,7 @@ func unknownJob(err error, rdb redis.UniversalClient) error {
 type auditCommand struct {
 	RedisFlags
 	Job   string `arg:"" help:"Job to audit."`
-	Store string `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The job's store."`
+	Store string `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The store that the job's workers were given; the first if there are several."`
 	JSON  bool   `name:"json" env:"FLEET_JSON" help:"Print it as JSON."`
 	Tries int    `env:"FLEET_TRIES" default:"10" help:"Looks at a job whose figures move, a second apart (default: ${default})."`
 }
@@ -163,7 +162,7 @@ func (c *auditCommand) Run(ctx context.Context, w IO) error {
 	if _, err := l.Status(ctx, tasks.JobID(c.Job)); err != nil { // before a folder is made for a job that is not there
 		return unknownJob(err, rdb)
 	}
-	s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
+	s, err := openStore(ctx, c.Store)
 	if err != nil {
 		return err
 	}

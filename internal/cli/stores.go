@@ -32,6 +32,14 @@ func checkStores(urls []string) error {
 	return nil
 }
 
+// openStore opens the store that a command reads.
+func openStore(ctx context.Context, url string) (store.Store, error) {
+	if err := open.Check(url); err != nil {
+		return nil, usage("--store: %w", err)
+	}
+	return open.Open(ctx, url, open.Options{MustExist: true})
+}
+
 // openStores opens a member's stores.
 func (m *member) openStores(ctx context.Context) (store.Store, error) {
 	if open.WritesStdout(m.stores) {

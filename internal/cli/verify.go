@@ -8,13 +8,12 @@ import (
 	"io"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/open"
 	"github.com/fetchfleet/fetchfleet/internal/verify"
 )
 
 type verifyCommand struct {
 	Job         string       `arg:"" help:"Job to verify."`
-	Store       string       `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The job's store."`
+	Store       string       `env:"FLEET_STORE" required:"" placeholder:"URL" help:"The store that the job's workers were given; one of them if there are several."`
 	Repair      bool         `env:"FLEET_REPAIR" help:"Mend what can be mended without losing anything: remove torn temporaries, rebuild indexes."`
 	Bodies      verify.Share `env:"FLEET_BODIES" default:"all" placeholder:"all|none|N%" help:"Which bodies to read: all, none, or another part each time (default: ${default})."`
 	Concurrency int          `env:"FLEET_CONCURRENCY" default:"4" help:"Bodies to read at once (default: ${default})."`
@@ -30,7 +29,10 @@ like. It needs the store alone, no Redis, and may run beside the job. Whether ev
 
 A line that begins with "wrong:" is a problem, one with "mended:" was one, and one with "note:" says what is allowed but
 worth knowing, like bodies that no record refers to. Kinds: torn, missing, length, digest, structure, index, temporary,
-orphan. It exits with 0 when nothing is wrong any more, else with 1.
+orphan.
+
+Exit codes: 0 nothing is wrong, or not any more; 1 something is, or the store cannot be read; 2 wrong usage;
+130 interrupted.
 
 Fields of --json: job, store; units, records, bodies (read), bytes_read, unread, not_kept; problems, mended, notes;
 findings: kind, where, what, note, mended (the first 1000), and more, how many findings there are beyond those.
@@ -45,7 +47,7 @@ func (c *verifyCommand) Run(ctx context.Context, w IO) error {
 	if c.Concurrency < 1 {
 		return usage("--concurrency: %d bodies at once cannot be read: give 1 or more", c.Concurrency)
 	}
-	s, err := open.Open(ctx, c.Store, open.Options{MustExist: true})
+	s, err := openStore(ctx, c.Store)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,22 @@ const workerHelp = `One member of the fleet: takes batches from Redis, fetches t
 
 Start as many as you like; they are interchangeable and may be killed at any moment. SIGTERM lets requests in flight
 finish for --drain-timeout, hands the rest back and exits 0; a second signal exits at once and loses nothing.
+
+What --store may name:
+
+  file:DIR, or a path   bodies as files, records as JSON lines
+  warc:DIR              WARC 1.1 files with a CDXJ index; ?compress=zstd, ?decoded=true
+                        (a decoded copy, too), ?merge-size=BYTES (of a file; 1 GB)
+  s3://BUCKET/PREFIX    as file:, in a bucket; ?endpoint=http://HOST:PORT, ?region=NAME
+  postgres://USER@HOST/DATABASE
+                        tables for SQL; ?schema=NAME, ?bodies=off
+  jsonl:-               records to standard output, beside one of the others
+
+S3 takes its keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or from ~/.aws/credentials, PostgreSQL its password
+from PGPASSWORD or from ~/.pgpass.
+A folder or a schema that is not there is made, a bucket or a database is not.
+
+Exit codes: 0 stopped as it was asked to; 1 could not run, or not go on; 2 wrong usage; 130 stopped by a second signal.
 `
 
 // Worker runs the worker command and returns its exit code.

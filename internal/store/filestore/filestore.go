@@ -22,6 +22,7 @@ package filestore
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -87,6 +88,9 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	if _, err := os.Stat(filepath.Join(abs, warcLayout)); err == nil { // two kinds would take each other's files away
+		return nil, fmt.Errorf("open store file:%s: the folder holds a store of WARC files: name it as warc:DIR, or choose another folder", abs)
 	}
 	folder, err := disk.OpenFolder(abs)
 	if err != nil {

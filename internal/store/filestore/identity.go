@@ -11,6 +11,9 @@ import (
 // identityFile holds the store's identity: 32 hexadecimal digits and a newline.
 const identityFile = ".fetchfleet-store"
 
+// warcLayout is the file by which a store of WARC files is known.
+const warcLayout = ".fetchfleet-warc"
+
 var identityForm = regexp.MustCompile(`^[0-9a-f]{32}\n$`)
 
 // Identity returns the store's identity, which it makes at its first use.

@@ -54,14 +54,22 @@ type Store struct {
 
 var _ store.Bodiless = (*Store)(nil)
 
+// Check refuses a target that is not Target.
+func Check(target string) error {
+	if target != Target {
+		return fmt.Errorf("open store \"jsonl:%s\": records go to standard output only: write jsonl:- and send that to a file "+
+			"(> FILE), or take file:DIR", target)
+	}
+	return nil
+}
+
 // Open opens standard output; target must be Target.
 func Open(ctx context.Context, target string, o Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if target != Target {
-		return nil, fmt.Errorf("open store \"jsonl:%s\": records go to standard output only: write jsonl:- and send that to a file "+
-			"(> FILE), or take file:DIR", target)
+	if err := Check(target); err != nil {
+		return nil, err
 	}
 	if o.Out == nil {
 		o.Out = os.Stdout

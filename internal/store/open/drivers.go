@@ -15,19 +15,20 @@ import (
 // driver is a kind of store.
 type driver struct {
 	schemes []string
-	form    string // how its URL looks, for errors and helps
-	beside  bool   // it serves only beside another store, which comes first
+	form    string                 // how its URL looks, for errors and helps
+	beside  bool                   // it serves only beside another store, which comes first
+	check   func(url string) error // refuses what open would refuse without a look at any store
 	open    func(ctx context.Context, url string, o Options) (store.Store, error)
 }
 
 // drivers are the kinds of stores in the order in which an error lists them. The first also takes bare paths.
 func drivers() []driver {
 	return []driver{
-		{schemes: []string{"file"}, form: "file:DIR, file:///DIR or a path", open: openFile},
-		{schemes: []string{"warc"}, form: "warc:DIR?compress=zstd", open: openWARC},
-		{schemes: []string{"s3"}, form: "s3://BUCKET/PREFIX?endpoint=URL", open: openS3},
-		{schemes: []string{"postgres", "postgresql"}, form: "postgres://USER@HOST/DATABASE", open: openPostgres},
-		{schemes: []string{"jsonl"}, form: "jsonl:- beside another", open: openLines, beside: true},
+		{schemes: []string{"file"}, form: "file:DIR, file:///DIR or a path", check: checkFile, open: openFile},
+		{schemes: []string{"warc"}, form: "warc:DIR?compress=zstd", check: checkWARC, open: openWARC},
+		{schemes: []string{"s3"}, form: "s3://BUCKET/PREFIX?endpoint=URL", check: checkS3, open: openS3},
+		{schemes: []string{"postgres", "postgresql"}, form: "postgres://USER@HOST/DATABASE", check: pgstore.Check, open: openPostgres},
+		{schemes: []string{"jsonl"}, form: "jsonl:- beside another", check: checkLines, open: openLines, beside: true},
 	}
 }
 
@@ -37,6 +38,11 @@ func opened[S store.Store](s S, err error) (store.Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func checkFile(raw string) error {
+	_, err := folder(raw)
+	return err
 }
 
 // openFile opens a store in a folder: "file:DIR", "file:///DIR" or a bare path.
@@ -53,16 +59,26 @@ func openFile(ctx context.Context, raw string, o Options) (store.Store, error) {
 
 // openWARC opens a store of WARC files in a folder: "warc:DIR" or "warc:///DIR", with parameters behind a question mark.
 func openWARC(ctx context.Context, raw string, o Options) (store.Store, error) {
-	place, options, err := warcstore.Parse(raw, warcstore.Options{Sync: o.Sync, Worker: o.Worker, MustExist: o.MustExist,
+	dir, options, err := parseWARC(raw, warcstore.Options{Sync: o.Sync, Worker: o.Worker, MustExist: o.MustExist,
 		DedupeIndex: o.DedupeIndex, Software: o.Software})
-	if err != nil {
-		return nil, fmt.Errorf("open %w", err)
-	}
-	dir, err := folder(place)
 	if err != nil {
 		return nil, err
 	}
 	return opened(warcstore.Open(ctx, dir, options))
+}
+
+func parseWARC(raw string, o warcstore.Options) (dir string, _ warcstore.Options, err error) {
+	place, o, err := warcstore.Parse(raw, o)
+	if err != nil {
+		return "", o, fmt.Errorf("open %w", err)
+	}
+	dir, err = folder(place)
+	return dir, o, err
+}
+
+func checkWARC(raw string) error {
+	_, _, err := parseWARC(raw, warcstore.Options{})
+	return err
 }
 
 // openS3 opens a store in a bucket.
@@ -75,11 +91,20 @@ func openS3(ctx context.Context, raw string, o Options) (store.Store, error) {
 	return opened(s3store.Open(ctx, options))
 }
 
+func checkS3(raw string) error {
+	_, err := s3store.Parse(raw)
+	return err
+}
+
 // openPostgres opens a store in a PostgreSQL database.
 func openPostgres(ctx context.Context, raw string, o Options) (store.Store, error) {
 	return opened(pgstore.Open(ctx, raw, pgstore.Options{Sync: o.Sync, Worker: o.Worker, MustExist: o.MustExist}))
 }
 
 func openLines(ctx context.Context, raw string, o Options) (store.Store, error) {
-	return opened(jsonl.Open(ctx, raw[len("jsonl:"):], jsonl.Options{Out: o.Stdout, Gone: o.Gone}))
+	return opened(jsonl.Open(ctx, target(raw), jsonl.Options{Out: o.Stdout, Gone: o.Gone}))
 }
+
+func checkLines(raw string) error { return jsonl.Check(target(raw)) }
+
+func target(raw string) string { return raw[len("jsonl:"):] }

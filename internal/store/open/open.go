@@ -51,17 +51,22 @@ func supported() string {
 
 // Open opens the one store that a URL or a bare path names. A list of several is refused: who reads reads one of them.
 func Open(ctx context.Context, rawURL string, o Options) (store.Store, error) {
-	if all := Split(rawURL); len(all) > 1 {
-		return nil, fmt.Errorf("open store: %d stores are named where one is read: name one of %s", len(all), redactAll(all))
+	if err := Check(rawURL); err != nil {
+		return nil, err
 	}
 	d, err := find(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	if d.beside {
-		return nil, alone(rawURL)
-	}
 	return d.open(ctx, rawURL, o)
+}
+
+// Check refuses what Open would refuse without a look at any store.
+func Check(rawURL string) error {
+	if all := Split(rawURL); len(all) > 1 {
+		return fmt.Errorf("open store: %d stores are named where one is read: name one of %s", len(all), redactAll(all))
+	}
+	return CheckURLs([]string{rawURL})
 }
 
 // Several opens the stores that a worker writes to. The first decides what is committed, and the rest get copies; of one
@@ -90,6 +95,9 @@ func CheckURLs(urls []string) error {
 				"put it after another", redact(raw))
 		case slices.Contains(urls[:i], raw):
 			return twice(raw, raw)
+		}
+		if err := d.check(raw); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -226,12 +234,16 @@ func isScheme(s string) bool {
 	return true
 }
 
-// redact hides a password, since an error of ours may be logged.
+// redact hides a password and what comes behind a question mark, where keys may stand: an error of ours may be logged.
 func redact(raw string) string {
-	if u, err := url.Parse(raw); err == nil {
-		return u.Redacted()
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(not a URL)"
 	}
-	return "(not a URL)"
+	if u.RawQuery != "" {
+		u.RawQuery = "…"
+	}
+	return u.Redacted()
 }
 
 func redactAll(urls []string) string {

@@ -1,6 +1,7 @@
 package open
 
 import (
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -63,6 +64,24 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("Open(%q) says %q, want it to say %q", tt.url, err, tt.says)
 			}
 		})
+	}
+}
+
+func TestAFolderOfTheOtherKindIsRefused(t *testing.T) {
+	for kind, other := range map[string]string{"file": ".fetchfleet-warc", "warc": ".fetchfleet-store"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, other), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, must := range []bool{false, true} {
+			s, err := Open(t.Context(), kind+":"+dir, Options{MustExist: must})
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "name it as ") {
+				t.Errorf("Open of a folder with %s as %s: %v, want what kind it is", other, kind, err)
+			}
+		}
 	}
 }
 

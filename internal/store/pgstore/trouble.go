@@ -24,6 +24,8 @@ const (
 	statementTimeout = "57014"
 	lockTimeout      = "55P03"
 	startingUp       = "57P03"
+	unknownSetting   = "42704"
+	badSetting       = "22023"
 )
 
 // advice is what a person can do about a condition.
@@ -54,6 +56,9 @@ func trouble(op string, err error) error {
 	if code := sqlState(err); advice[code] != "" {
 		return fmt.Errorf("%s: %s: %w", op, advice[code], err)
 	}
+	if told := aboutURL(err); told != "" {
+		return fmt.Errorf("%s: %s: %w", op, told, err)
+	}
 	if away(err) {
 		return fmt.Errorf("%s: the server cannot be reached: see whether it runs and listens where the URL says; "+
 			"a running worker goes on by itself when it does: %w", op, err)
@@ -66,6 +71,22 @@ func sqlState(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return pg.Code
+	}
+	return ""
+}
+
+// aboutURL says what to change in the URL of a server that is there but takes no connection by it, "" where that is not
+// what an error means.
+func aboutURL(err error) string {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) {
+		return ""
+	}
+	switch code := sqlState(err); {
+	case code == unknownSetting || code == badSetting:
+		return "the server does not take a parameter of the URL: correct it, or leave it out"
+	case code == "" && strings.Contains(err.Error(), "server refused TLS connection") && !strings.Contains(err.Error(), "dial error"):
+		return "the server speaks no TLS: let it (ssl = on), or write sslmode=disable where the way to it is safe"
 	}
 	return ""
 }

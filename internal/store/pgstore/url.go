@@ -114,6 +114,18 @@ func redact(raw string) string {
 	return scheme + "://" + user + place
 }
 
+// Check refuses a URL that Open would refuse without a look at any server.
+func Check(rawURL string) error {
+	t, err := Parse(rawURL)
+	if err == nil {
+		_, err = t.config(Options{})
+	}
+	if err != nil {
+		return fmt.Errorf("open %w", err)
+	}
+	return nil
+}
+
 // config returns the settings of the pool.
 func (t Target) config(o Options) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(t.rest)

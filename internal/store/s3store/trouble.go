@@ -115,8 +115,10 @@ func (c *client) advice(err error) string {
 		return fmt.Sprintf("there is no host of the name %s: correct the endpoint", dns.Name)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return fmt.Sprintf("%s does not answer: see whether it runs and can be reached from here", c.server())
-	case c.o.Insecure && (isCut(err)):
-		return fmt.Sprintf("%s closes the connection: see whether it runs, and whether it wants endpoint=https://%s", c.server(), c.server())
+	case isCut(err) && c.o.Insecure:
+		return fmt.Sprintf("%s closes the connection: see whether it runs and is an S3 server, and whether it wants endpoint=https://%s", c.server(), c.server())
+	case isCut(err):
+		return fmt.Sprintf("%s closes the connection: see whether it runs and is an S3 server", c.server())
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -125,7 +127,10 @@ func (c *client) advice(err error) string {
 	return ""
 }
 
-func isCut(err error) bool { return strings.HasSuffix(err.Error(), "EOF") }
+// isCut reports whether the other end closed the connection, which the library says in words of its own.
+func isCut(err error) bool {
+	return strings.HasSuffix(err.Error(), "EOF") || strings.Contains(err.Error(), "Connection closed by foreign host")
+}
 
 // needed are the rights without which a store does not work.
 const needed = "s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket, s3:AbortMultipartUpload, " +

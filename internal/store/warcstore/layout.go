@@ -14,6 +14,9 @@ import (
 // layoutFile holds the layout of the store, as JSON.
 const layoutFile = warcunit.LayoutFile
 
+// fileIdentity is the file by which a store of files is known.
+const fileIdentity = ".fetchfleet-store"
+
 // The folders of a job.
 const (
 	unitsFolder  = warcunit.UnitsFolder

@@ -26,27 +26,34 @@ func Parse(rest string, o Options) (place string, _ Options, err error) {
 		return "", o, fmt.Errorf("store %s: %q are no parameters; there are %s", place, rest[i+1:], parameters)
 	}
 	for name, list := range values {
-		if len(list) != 1 || !o.set(name, list[0]) {
-			return "", o, fmt.Errorf("store %s: %s=%s is no parameter; there are %s", place, name, strings.Join(list, ","), parameters)
+		if len(list) != 1 {
+			return "", o, fmt.Errorf("store %s: parameter %q is given twice", place, name)
+		}
+		known, ok := o.set(name, list[0])
+		if !known {
+			return "", o, fmt.Errorf("store %s: unknown parameter %q: known are %s", place, name, parameters)
+		}
+		if !ok {
+			return "", o, fmt.Errorf("store %s: %s=%.40s cannot be: write %s", place, name, list[0], parameters)
 		}
 	}
 	return place, o, nil
 }
 
-// set reports whether a parameter and its value are known.
-func (o *Options) set(name, value string) bool {
+// set reports whether a parameter is known, and whether it can have this value.
+func (o *Options) set(name, value string) (known, ok bool) {
 	var err error
 	switch name {
 	case "compress":
 		o.Compress = value
-		return slices.Contains(warc.Compressions, warc.Compression(value))
+		return true, slices.Contains(warc.Compressions, warc.Compression(value))
 	case "decoded":
 		o.Decoded, err = strconv.ParseBool(value)
 	case "merge-size":
 		o.MergeSize, err = strconv.ParseInt(value, 10, 64)
-		return err == nil && o.MergeSize > 0
+		return true, err == nil && o.MergeSize > 0
 	default:
-		return false
+		return false, false
 	}
-	return err == nil
+	return true, err == nil
 }

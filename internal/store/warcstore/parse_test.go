@@ -15,9 +15,9 @@ func TestParse(t *testing.T) {
 		"a folder alone":          {rest: "/data/x", dir: "/data/x", want: Options{Worker: "w"}},
 		"every parameter":         {rest: "d?compress=zstd&decoded=true&merge-size=5", dir: "d", want: Options{Worker: "w", Compress: "zstd", Decoded: true, MergeSize: 5}},
 		"a folder with a mark":    {rest: "what?now?", dir: "what?now", want: Options{Worker: "w"}},
-		"an unknown parameter":    {rest: "d?x=1", says: "x=1 is no parameter; there are compress=gzip|zstd"},
-		"an unknown compression":  {rest: "d?compress=br", says: "compress=br"},
-		"a parameter given twice": {rest: "d?decoded=1&decoded=0", says: "decoded=1,0"},
+		"an unknown parameter":    {rest: "d?x=1", says: `unknown parameter "x": known are compress=gzip|zstd`},
+		"an unknown compression":  {rest: "d?compress=br", says: "compress=br cannot be: write compress=gzip"},
+		"a parameter given twice": {rest: "d?decoded=1&decoded=0", says: `parameter "decoded" is given twice`},
 		"a size that is none":     {rest: "d?merge-size=1GB", says: "merge-size=1GB"},
 		"what is no query":        {rest: "d?a=%zz", says: "no parameters"},
 	}

@@ -113,6 +113,9 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
+	if _, err := os.Stat(filepath.Join(abs, fileIdentity)); err == nil { // two kinds would take each other's files away
+		return nil, fmt.Errorf("open store warc:%s: the folder holds a store of files, not of WARC files: name it as file:DIR, or choose another folder", abs)
+	}
 	if o.MustExist {
 		if _, err := os.Stat(filepath.Join(abs, layoutFile)); errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("open store warc:%s: there is no WARC store in this folder: name the store that the workers were given: %w", abs, err)
@@ -137,9 +140,6 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 
 // prepare reads what is there.
 func (s *Store) prepare(ctx context.Context) error {
-	if _, err := os.Stat(filepath.Join(s.dir, ".fetchfleet-store")); err == nil {
-		return errors.New("the folder holds a file store, whose temporary files are not told from ours: choose another folder")
-	}
 	if _, err := s.readLayout(ctx); err != nil {
 		return err
 	}

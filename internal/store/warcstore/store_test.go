@@ -43,7 +43,7 @@ func TestStartsAreRefusedWithWhatToDo(t *testing.T) {
 		"another compression":         {made, Options{Compress: "zstd"}, []string{made, "compress=gzip", "another folder"}},
 		"a newer layout":              {with(layoutFile, `{"layout":2,"identity":"0123456789abcdef0123","compress":"gzip"}`+"\n"), Options{}, []string{"version 2", "use a newer one"}},
 		"an unknown compression":      {with(layoutFile, `{"layout":1,"identity":"0123456789abcdef0123","compress":"br"}`+"\n"), Options{}, []string{"use a newer one"}},
-		"a file store":                {with(".fetchfleet-store", ""), Options{}, []string{"file store", "another folder"}},
+		"a file store":                {with(".fetchfleet-store", ""), Options{}, []string{"store of files", "file:DIR", "another folder"}},
 		"a file":                      {filepath.Join(made, layoutFile), Options{}, []string{"it is a file"}},
 		"a bad sync":                  {made, Options{Sync: "x"}, []string{"batch"}},
 		"a bad compress":              {made, Options{Compress: "x"}, []string{"gzip", "zstd"}},
