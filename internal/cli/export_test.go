@@ -37,10 +37,7 @@ func stored(t testing.TB, units int) (s *filestore.Store, url string) {
 // storeUnit stores a unit whose request is named after the batch.
 func storeUnit(t testing.TB, s store.Store, batch string, generation int, outcome store.Outcome) {
 	t.Helper()
-	r := &store.Record{ID: "r-" + batch, Job: "spring", Batch: batch, Generation: generation, URL: "http://a.example/" + batch,
-		Method: "GET", Outcome: outcome, Attempts: 1, Worker: "w"}
-	a := &store.Account{V: store.AccountVersion, Job: "spring", Batch: batch, Generation: generation, Worker: "w", Delivery: "d",
-		Entries: []store.Entry{{ID: r.ID, Fate: store.Recorded, Outcome: outcome}}}
+	a, r := unitOf(batch, generation, outcome)
 	u, err := s.Begin(t.Context(), "spring", a.Unit())
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +49,14 @@ func storeUnit(t testing.TB, s store.Store, batch string, generation int, outcom
 	if _, won, err := u.Commit(t.Context(), a); err != nil || !won {
 		t.Fatalf("commit of %s: won %t, %v", a.Unit(), won, err)
 	}
+}
+
+// unitOf is what such a unit has.
+func unitOf(batch string, generation int, outcome store.Outcome) (*store.Account, *store.Record) {
+	r := &store.Record{ID: "r-" + batch, Job: "spring", Batch: batch, Generation: generation, URL: "http://a.example/" + batch,
+		Method: "GET", Outcome: outcome, Attempts: 1, Worker: "w"}
+	return &store.Account{V: store.AccountVersion, Job: "spring", Batch: batch, Generation: generation, Worker: "w", Delivery: "d",
+		Entries: []store.Entry{{ID: r.ID, Fate: store.Recorded, Outcome: outcome}}}, r
 }
 
 func exportTo(t *testing.T, c *exportCommand) (stdout, stderr string, err error) {

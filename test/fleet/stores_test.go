@@ -32,7 +32,7 @@ var drivers = map[string]func(t *testing.T) string{
 }
 
 // s3Store opens an empty prefix of a bucket of a server of its own.
-func s3Store(t *testing.T) string { return s3test.Start(t).URL("soak") }
+func s3Store(t *testing.T) string { return s3test.StartBeside(t).URL("soak") }
 
 // pgStore opens an empty database of a server of its own.
 func pgStore(t *testing.T) string { return pgtest.Start(t).Database(t) }

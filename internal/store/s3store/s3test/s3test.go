@@ -18,6 +18,7 @@ package s3test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -32,6 +33,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/fetchfleet/fetchfleet/internal/store"
 )
 
 // What the server is started with.
@@ -71,14 +74,19 @@ type process struct {
 // versitygw is not installed the test is skipped, and fails where CI=true.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	s := StartBeside(t, args...)
+	Setenv(t)
+	return s
+}
+
+// StartBeside is Start for a test that runs beside others and so must leave the environment as it is: see Environment.
+func StartBeside(t testing.TB, args ...string) *Server {
+	t.Helper()
 	path, err := find()
 	if err != nil {
 		missing(t, err)
 	}
 	s := &Server{t: t, path: path, dir: t.TempDir(), args: args}
-	if os.Getenv("AWS_SECRET_ACCESS_KEY") != SecretKey { // else it fits, and tests may run side by side
-		Setenv(t)
-	}
 	t.Cleanup(s.Stop)
 	for range 5 { // another process may take the free port before versitygw does
 		s.port = freePort(t)
@@ -119,6 +127,46 @@ func URL(addr, prefix string) string {
 
 // Dir returns the folder in which the objects of Bucket lie as files.
 func (s *Server) Dir() string { return filepath.Join(s.dir, Bucket) }
+
+// Plant lays down a unit without a call to the server, as files where versitygw keeps objects: thousands take a second.
+// It has the layout of package s3store.
+func (s *Server) Plant(prefix string, a *store.Account, records ...*store.Record) {
+	s.t.Helper()
+	var lines []byte
+	var each []json.RawMessage
+	for _, r := range records {
+		line, err := store.AppendRecord(nil, r)
+		if err != nil {
+			s.t.Fatalf("s3test: %v", err)
+		}
+		each, lines = append(each, line), append(append(lines, line...), '\n')
+	}
+	account, err := json.Marshal(struct {
+		*store.Account
+		Attempt string            `json:"attempt"`
+		Records int               `json:"records"`
+		Lines   []json.RawMessage `json:"lines"`
+	}{a, "planted~0~1~1", len(records), each})
+	if err != nil {
+		s.t.Fatalf("s3test: %v", err)
+	}
+	job := filepath.Join(s.Dir(), prefix, a.Job)
+	for path, data := range map[string][]byte{"accounts/" + a.Unit() + ".json": append(account, '\n'), "records/" + a.Unit() + ".jsonl": lines} {
+		path = filepath.Join(job, filepath.FromSlash(path))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+			s.t.Fatalf("s3test: %v", err)
+		}
+	}
+}
+
+// PlantIdentity makes a store of what was planted under a prefix.
+func (s *Server) PlantIdentity(prefix string) {
+	s.t.Helper()
+	path := filepath.Join(s.Dir(), prefix, ".fetchfleet-store")
+	if err := os.WriteFile(path, []byte("0123456789abcdef0123456789abcdef\n"), 0o644); err != nil {
+		s.t.Fatalf("s3test: %v", err)
+	}
+}
 
 // Client returns a client of the server.
 func (s *Server) Client() *minio.Core {
