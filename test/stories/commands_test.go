@@ -67,8 +67,11 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// condition adds [tmpfs]: this user may mount one.
+// condition adds [tmpfs]: this user may mount one, and [bound]: permissions bind this user.
 func condition(name string) (bool, error) {
+	if name == "bound" {
+		return runtime.GOOS != "windows" && os.Getuid() != 0, nil
+	}
 	if name != "tmpfs" {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
@@ -88,20 +91,23 @@ func condition(name string) (bool, error) {
 
 // commands are what stories have besides testscript's own.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
-	"code":    code,
-	"hold":    hold,
-	"term":    term,
-	"exited":  exited,
-	"redis":   redisCommand,
-	"await":   await,
-	"seen":    seen,
-	"get":     get,
-	"records": records,
-	"expand":  expand,
-	"list":    list,
-	"pack":    pack,
-	"tmpfs":   tmpfs,
-	"feed":    feed,
+	"code":     code,
+	"hold":     hold,
+	"term":     term,
+	"exited":   exited,
+	"redis":    redisCommand,
+	"await":    await,
+	"seen":     seen,
+	"get":      get,
+	"records":  records,
+	"expand":   expand,
+	"list":     list,
+	"pack":     pack,
+	"tmpfs":    tmpfs,
+	"feed":     feed,
+	"s3":       s3Command,
+	"postgres": postgresCommand,
+	"refused":  refused,
 }
 
 // code runs a command and insists on its exit code: code N COMMAND ARG…
@@ -203,7 +209,8 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 // environment is that of the story, as far as the commands use it.
 func environment(ts *testscript.TestScript) []string {
 	env := os.Environ()
-	for _, name := range []string{"FLEET_REDIS", "FLEET_ALLOW_PRIVATE", "HOME"} {
+	for _, name := range []string{"FLEET_REDIS", "FLEET_STORE", "FLEET_LISTEN", "FLEET_ALLOW_PRIVATE", "HOME",
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env
