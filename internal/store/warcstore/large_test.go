@@ -105,7 +105,7 @@ func TestLargePartsNeedLittleMemory(t *testing.T) {
 	if want := hex.EncodeToString(sum.Sum(nil)); r.SHA256 != want || r.Bytes != size {
 		t.Errorf("the body has %d bytes, digest %s, want %d, %s", r.Bytes, r.SHA256, size, want)
 	}
-	if used := after.TotalAlloc - before.TotalAlloc; used > 6<<20 {
+	if used := after.TotalAlloc - before.TotalAlloc; used > 12<<20 { // compressors, of which -race drops some from their pool
 		t.Errorf("a body of %d bytes took %d bytes of allocations in all", size, used)
 	}
 	b, err := s.OpenBody(t.Context(), testJob, r.Body)
