@@ -68,8 +68,8 @@ type archived struct {
 	BlockOK, PayloadOK                                     bool
 }
 
-// varied is a list of pages, coded ones, twins, redirects, slow ones, errors and answers that are cut.
-func (w *world) varied() (urls []string) {
+// sundry is a list of pages, coded ones, twins, redirects, slow ones, errors and answers that are cut.
+func (w *world) sundry() (urls []string) {
 	for i := range 40 {
 		here, there := w.origin.Host(1+i%4), w.origin.Host(1+(i+1)%4)
 		urls = append(urls, fmt.Sprintf("%s/page/%d", here, i), fmt.Sprintf("%s/page/large/%d?size=%d", here, i, 3000*i))
@@ -113,7 +113,7 @@ func TestWARCFilesAreWhatTheOriginSent(t *testing.T) {
 	w := newWorld(t)
 	dir := filepath.Join(t.TempDir(), "archive")
 	w.store = "warc:" + dir
-	urls := w.varied()
+	urls := w.sundry()
 	worker := w.worker("archivist")
 	if res := w.enqueue(urls, with(unlimited, "--retries", "0")...); res.Accepted != int64(len(urls)) {
 		t.Fatalf("%d of %d URLs were accepted", res.Accepted, len(urls))
