@@ -214,8 +214,8 @@ func wantCounts(t testing.TB, units int, exported []store.Record, records []arch
 	for _, r := range records {
 		got[r.Type]++
 	}
-	if got["revisit"] < 10 {
-		t.Errorf("%d answers are revisit records, want more of those that were the same", got["revisit"])
+	if got["revisit"] == 0 { // how many depends on which were committed when the others came
+		t.Errorf("%d answers are revisit records, though some were the same", got["revisit"])
 	}
 	got["response"] += got["revisit"] // which of two that came together is the first is open
 	delete(got, "revisit")
