@@ -88,6 +88,9 @@ func openS3(ctx context.Context, raw string, o Options) (store.Store, error) {
 		return nil, err
 	}
 	options.Worker, options.MustExist = o.Worker, o.MustExist
+	if options.Format == s3store.FormatWARC {
+		return opened(s3store.OpenArchive(ctx, options))
+	}
 	return opened(s3store.Open(ctx, options))
 }
 

@@ -6,6 +6,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/fetchfleet/fetchfleet/internal/store/s3store"
+	"github.com/fetchfleet/fetchfleet/internal/store/s3store/s3test"
 )
 
 func TestOpen(t *testing.T) {
@@ -38,6 +41,28 @@ func TestOpen(t *testing.T) {
 				t.Errorf("Open(%q) = %s, want %s", tt.url, got, tt.want)
 			}
 		})
+	}
+}
+
+func TestOpenChoosesTheFormatOfABucket(t *testing.T) {
+	server := s3test.Start(t)
+	for _, format := range []string{"file", "warc"} {
+		url := server.URL(format) + "&format=" + format
+		s, err := Open(t.Context(), url, Options{Worker: "w"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		u, err := s.Begin(t.Context(), "job", "b1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Discard(); err != nil {
+			t.Error(err)
+		}
+		if _, isArchive := s.(*s3store.Archive); isArchive != (format == "warc") {
+			t.Errorf("%s opens a %T", url, s)
+		}
 	}
 }
 

@@ -16,11 +16,17 @@ import (
 // BenchmarkPages commits batches of 32 pages of 2 KiB from 16 goroutines. An operation is a page.
 func BenchmarkPages(b *testing.B) {
 	server := s3test.Start(b)
-	o, err := Parse(server.URL("pages"))
+	for _, format := range []string{FormatFile, FormatWARC} {
+		b.Run(format, func(b *testing.B) { benchmarkPages(b, server.URL(fmt.Sprint(format, "-", b.N))+"&format="+format) })
+	}
+}
+
+func benchmarkPages(b *testing.B, url string) {
+	o, err := Parse(url)
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := Open(b.Context(), o)
+	s, err := openEither(b.Context(), o)
 	if err != nil {
 		b.Fatal(err)
 	}

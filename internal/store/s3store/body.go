@@ -98,7 +98,7 @@ func (b *body) pieces() int {
 // send uploads what the spool holds as the next piece.
 func (b *body) send() error {
 	if b.up == nil {
-		b.up = &upload{s: b.u.s, key: b.u.s.keys.tmp(b.u.job, b.u.bodyTmp(b.n)), kind: b.meta.ContentType}
+		b.up = &upload{s: &b.u.s.base, key: b.u.s.keys.tmp(b.u.job, b.u.bodyTmp(b.n)), kind: b.meta.ContentType}
 	}
 	return b.up.add(b.ctx, b.spool)
 }
@@ -151,7 +151,7 @@ func (b *body) finishLarge() (store.BodyRef, error) {
 	if err := b.send(); err != nil {
 		return ref, err
 	}
-	if err := b.up.complete(b.ctx); err != nil {
+	if err := b.up.complete(b.ctx, condition{}); err != nil {
 		return ref, err
 	}
 	aside.tmp, b.up = b.up.key, nil

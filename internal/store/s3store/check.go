@@ -8,14 +8,14 @@ import (
 
 // Check writes and removes a small object, and says what is wrong if it cannot: the server is gone, has trouble or
 // refuses, or it does not keep the condition of a PUT, which commits rely on.
-func (s *Store) Check(ctx context.Context) error {
+func (s *base) Check(ctx context.Context) error {
 	if err := s.probe(ctx); err != nil {
 		return fmt.Errorf("check store: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) probe(ctx context.Context) error {
+func (s *base) probe(ctx context.Context) error {
 	key := s.keys.probe(s.run + "~" + randomHex(4))
 	_, err := s.c.put(ctx, key, inMemory([]byte("probe\n")), "text/plain", condition{absent: true})
 	if err != nil && !errors.Is(err, errTaken) { // taken: by this very call, when its first answer was lost

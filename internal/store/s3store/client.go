@@ -101,19 +101,24 @@ type condition struct {
 	etag   string // only if the object has this ETag
 }
 
+func (w condition) options() (o minio.PutObjectOptions) {
+	if w.absent {
+		o.SetMatchETagExcept("*")
+	}
+	if w.etag != "" {
+		o.SetMatchETag(w.etag)
+	}
+	return o
+}
+
 // errTaken says that the condition of a PUT did not hold.
 var errTaken = errors.New("the object is another's")
 
 // put stores an object. When its condition does not hold it returns errTaken; so it does when an earlier attempt of the
 // same call had succeeded and its answer was lost.
 func (c *client) put(ctx context.Context, key string, p payload, contentType string, when condition) (etag string, err error) {
-	o := minio.PutObjectOptions{ContentType: headerValue(contentType), DisableContentSha256: true}
-	if when.absent {
-		o.SetMatchETagExcept("*")
-	}
-	if when.etag != "" {
-		o.SetMatchETag(when.etag)
-	}
+	o := when.options()
+	o.ContentType, o.DisableContentSha256 = headerValue(contentType), true
 	err = c.do(ctx, "write", key, func() error {
 		info, err := c.quick.PutObject(ctx, c.o.Bucket, key, p.reader(), p.size, "", p.sha, o)
 		if isRefused(err) || when.etag != "" && isMissing(err) {

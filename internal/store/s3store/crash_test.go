@@ -19,7 +19,6 @@ import (
 	"testing"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
-	"github.com/fetchfleet/fetchfleet/internal/store/filestore"
 	"github.com/fetchfleet/fetchfleet/internal/store/s3store/s3test"
 )
 
@@ -35,8 +34,11 @@ const (
 	crashJob   = "job"
 )
 
-// steps are those of the recipe, as marked in Commit.
-var steps = []string{"begin", "placed", "visible", "acknowledged"}
+// steps are those of the recipes, as marked in Commit.
+var (
+	steps        = []string{"begin", "placed", "visible", "acknowledged"}
+	archiveSteps = []string{"begin", "uploaded", "visible"}
+)
 
 // crashChild commits units from four goroutines and says on standard output which were acknowledged.
 func crashChild(url string) int {
@@ -46,13 +48,12 @@ func crashChild(url string) int {
 		return 1
 	}
 	o.Worker = "child"
-	s, err := Open(context.Background(), o)
+	s, err := openEither(context.Background(), o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	s.step = killAt(os.Getenv(crashStep), os.Getenv(crashNth))
-	s.piece = func(int) int64 { return 5 << 20 }
+	s.common().step = killAt(os.Getenv(crashStep), os.Getenv(crashNth))
 	var next atomic.Int64
 	var failed atomic.Bool
 	var wg sync.WaitGroup
@@ -73,6 +74,31 @@ func crashChild(url string) int {
 		return 1
 	}
 	return 0
+}
+
+// either is a store of one of the formats.
+type either interface {
+	store.Verifier
+	common() *base
+}
+
+func (s *base) common() *base { return s }
+
+// openEither opens a store whose pieces are small.
+func openEither(ctx context.Context, o Options) (either, error) {
+	small := func(int) int64 { return 5 << 20 }
+	if o.Format == FormatWARC {
+		s, err := OpenArchive(ctx, o)
+		if err == nil {
+			s.piece, s.onePut = small, 5<<20
+		}
+		return s, err
+	}
+	s, err := Open(ctx, o)
+	if err == nil {
+		s.piece = small
+	}
+	return s, err
 }
 
 func killAt(step, nth string) func(string) {
@@ -101,19 +127,21 @@ func crashUnit(i int) (name string, records []*store.Record, bodies [][]byte) {
 			size = 6 << 20 // more than a piece
 		}
 		data := bytes.Repeat([]byte(fmt.Sprintf("%s/%d ", name, n)), size/7)
+		if size > 1<<20 {
+			data = random(uint64(i), size) // also when compressed
+		}
 		sum := sha256.Sum256(data)
 		sha := hex.EncodeToString(sum[:])
 		bodies = append(bodies, data)
 		records = append(records, &store.Record{
 			ID: fmt.Sprintf("%s-%d", name, n), Job: crashJob, Batch: name, URL: "http://x.test/", Method: "GET",
 			Outcome: store.OK, Bytes: int64(len(data)), SHA256: sha,
-			Body: filestore.BodyName(sha, store.BodyMeta{ContentType: "text/html"}),
 		})
 	}
 	return name, records, bodies
 }
 
-func commitCrashUnit(s *Store, i int) error {
+func commitCrashUnit(s store.Store, i int) error {
 	ctx := context.Background()
 	name, records, bodies := crashUnit(i)
 	u, err := s.Begin(ctx, crashJob, name)
@@ -129,9 +157,11 @@ func commitCrashUnit(s *Store, i int) error {
 		if _, err := w.Write(data); err != nil {
 			return err
 		}
-		if _, err := w.Finish(); err != nil {
+		ref, err := w.Finish()
+		if err != nil {
 			return err
 		}
+		records[n].Body = ref.Body
 		if err := u.Add(records[n]); err != nil {
 			return err
 		}
@@ -190,6 +220,24 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
+func TestArchiveKilledAtEachStep(t *testing.T) {
+	server := s3test.Start(t)
+	for i, step := range archiveSteps {
+		t.Run(step, func(t *testing.T) {
+			nth := 3 + 7*i
+			if step == "uploaded" {
+				nth = 2 // few are that large
+			}
+			url := server.URL("killed-"+step) + "&format=warc"
+			acked, died := runChild(t, url, step, nth, 0)
+			if !died {
+				t.Fatal("the child did not die")
+			}
+			verifyAfterCrash(t, url, acked)
+		})
+	}
+}
+
 func TestKilledAtRandomMoments(t *testing.T) {
 	server := s3test.Start(t)
 	rounds := 5
@@ -197,17 +245,29 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		rounds = 2
 	}
 	for round := range rounds {
-		url := server.URL(fmt.Sprint("random-", round))
+		url := server.URL(fmt.Sprint("random-", round)) + []string{"", "&format=warc", "&format=warc&compress=zstd"}[round%3]
 		acked, died := runChild(t, url, "", 0, 1+rand.IntN(crashUnits/2))
 		t.Logf("killed after %d acknowledged units (it had ended by itself: %v)", len(acked), !died)
 		verifyAfterCrash(t, url, acked)
 	}
 }
 
+func reopen(t *testing.T, url string) either {
+	t.Helper()
+	o, err := Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Format == FormatWARC {
+		return openArchiveTest(t, url)
+	}
+	return openTest(t, url)
+}
+
 // verifyAfterCrash looks at the store as it was left, sweeps, verifies, and lets a second run finish.
 func verifyAfterCrash(t *testing.T, url string, acked []int) {
 	t.Helper()
-	s := openTest(t, url)
+	s := reopen(t, url)
 	seen := wantUnitsWhole(t, s)
 	for _, i := range acked {
 		if !seen[i] {
@@ -227,7 +287,7 @@ func verifyAfterCrash(t *testing.T, url string, acked []int) {
 }
 
 // wantSound demands that Verify finds nothing but bodies without a record.
-func wantSound(t *testing.T, s *Store, job string) {
+func wantSound(t *testing.T, s store.Verifier, job string) {
 	t.Helper()
 	for _, f := range findings(t, s, job, false) {
 		if !f.Note || f.Kind != "orphan" {
@@ -236,7 +296,7 @@ func wantSound(t *testing.T, s *Store, job string) {
 	}
 }
 
-func findings(t *testing.T, s *Store, job string, repair bool) []store.Finding {
+func findings(t *testing.T, s store.Verifier, job string, repair bool) []store.Finding {
 	t.Helper()
 	var list []store.Finding
 	if err := s.Verify(t.Context(), job, repair, func(f store.Finding) { list = append(list, f) }); err != nil {
@@ -246,7 +306,7 @@ func findings(t *testing.T, s *Store, job string, repair bool) []store.Finding {
 }
 
 // wantUnitsWhole demands that every unit that is visible has all of its records and bodies, and returns which are.
-func wantUnitsWhole(t *testing.T, s *Store) map[int]bool {
+func wantUnitsWhole(t *testing.T, s store.Store) map[int]bool {
 	t.Helper()
 	seen := make(map[int]bool)
 	for unit, err := range s.Units(t.Context(), crashJob) {
@@ -290,7 +350,7 @@ func wantBodyBytes(t *testing.T, s store.Store, job, body string, want []byte) {
 }
 
 // wantSwept demands that Sweep leaves neither temporaries nor uploads.
-func wantSwept(t *testing.T, s *Store) {
+func wantSwept(t *testing.T, s either) {
 	t.Helper()
 	if _, err := s.Sweep(t.Context(), crashJob, 0); err != nil {
 		t.Errorf("Sweep: %v", err)
@@ -301,8 +361,9 @@ func wantSwept(t *testing.T, s *Store) {
 }
 
 // leftovers lists temporaries, parts and uploads of a job.
-func leftovers(t *testing.T, s *Store, job string) (list []string) {
+func leftovers(t *testing.T, store either, job string) (list []string) {
 	t.Helper()
+	s := store.common()
 	var failed error
 	for _, folder := range []string{tmpFolder, partsFolder} {
 		for o, err := range s.c.list(t.Context(), s.keys.folder(job, folder)) {

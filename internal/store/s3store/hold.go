@@ -62,7 +62,7 @@ func (s *Store) hold(ctx context.Context, job, request string) (*part, error) {
 		return nil, errClosed
 	}
 	p := &part{s: s, ctx: ctx, job: job, request: request, key: s.keys.partState(job, request), hash: sha256.New()}
-	p.up = &upload{s: s, key: s.keys.partBytes(job, request)}
+	p.up = &upload{s: &s.base, key: s.keys.partBytes(job, request)}
 	err := p.claim(ctx)
 	if err == nil {
 		err = p.load(ctx)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/warc"
+	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
 // The folders of a job, and what is beside jobs.
@@ -37,7 +39,11 @@ func newLayout(prefix string) layout {
 	return layout(prefix + "/")
 }
 
-func (l layout) identity() string               { return string(l) + identityName }
+func (l layout) identity() string { return string(l) + identityName }
+func (l layout) archive() string  { return string(l) + warcunit.LayoutFile }
+func (l layout) unit(job, unit string, kind warc.Compression) string {
+	return l.folder(job, warcunit.UnitsFolder) + unit + kind.Ext()
+}
 func (l layout) probe(name string) string       { return string(l) + probePrefix + name }
 func (l layout) folder(job, name string) string { return string(l) + job + "/" + name + "/" }
 func (l layout) account(job, unit string) string {

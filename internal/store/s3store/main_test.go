@@ -1,6 +1,7 @@
 package s3store
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
@@ -40,6 +41,60 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestArchiveConformance(t *testing.T) {
+	server := s3test.Start(t)
+	n := 0
+	tests := map[string]struct {
+		parameters string
+		change     func(*Archive)
+	}{
+		"gzip":                              {change: func(*Archive) {}},
+		"zstd":                              {"&compress=zstd", func(*Archive) {}},
+		"with large units in pieces":        {"", func(s *Archive) { s.piece, s.onePut = func(int) int64 { return 5 << 20 }, 100_000 }},
+		"where completions are not guarded": {"", func(s *Archive) { s.pieced, s.onePut = ignored, 100_000 }},
+	}
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
+			storetest.Run(t, func(t *testing.T) (store.Store, func() store.Store) {
+				n++
+				url := server.URL(fmt.Sprintf("deep/store-%d", n)) + "&format=warc" + tt.parameters
+				reopen := func() store.Store {
+					s := openArchiveTest(t, url)
+					tt.change(s)
+					return s
+				}
+				t.Cleanup(func() { wantArchiveSound(t, url) })
+				return reopen(), reopen
+			})
+		})
+	}
+}
+
+func openArchiveTest(t testing.TB, url string) *Archive {
+	t.Helper()
+	o, err := Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Worker, o.SpoolDir = "w1", t.TempDir()
+	s, err := OpenArchive(context.Background(), o) // also while t cleans up
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if left, err := os.ReadDir(o.SpoolDir); err != nil || len(left) > 0 {
+			t.Errorf("%d temporary files are left, %v", len(left), err)
+		}
+		if held := s.shop.Held(); held != 0 {
+			t.Errorf("%d bytes of memory are not given back", held)
+		}
+	})
+	return s
 }
 
 func openTest(t testing.TB, url string) *Store {

@@ -34,12 +34,23 @@ func (c *client) putPart(ctx context.Context, key, id string, number int, p payl
 }
 
 // complete makes an object of size bytes of an upload's parts. If the answer of an earlier attempt was lost, the upload
-// is gone and the object is there.
-func (c *client) complete(ctx context.Context, key, id string, parts []minio.CompletePart, size int64) error {
+// is gone and the object is there. When its condition does not hold it returns errTaken; so it does when an earlier
+// attempt of the same call had succeeded.
+func (c *client) complete(ctx context.Context, key, id string, parts []minio.CompletePart, size int64, when condition) error {
+	o := when.options()
 	err := c.do(ctx, "complete upload of", key, func() error {
-		_, err := c.patient.CompleteMultipartUpload(ctx, c.o.Bucket, key, id, parts, minio.PutObjectOptions{})
+		_, err := c.patient.CompleteMultipartUpload(ctx, c.o.Bucket, key, id, parts, o)
+		if isRefused(err) {
+			return errTaken
+		}
 		return err
 	})
+	if when.absent && err != nil && codeOf(err) == minio.NoSuchUpload {
+		if _, herr := c.head(ctx, key); herr == nil {
+			return errTaken
+		}
+		return err
+	}
 	if err != nil && codeOf(err) == minio.NoSuchUpload {
 		if o, herr := c.head(ctx, key); herr == nil && o.size == size {
 			return nil
@@ -144,7 +155,7 @@ func (c *client) copyInParts(ctx context.Context, o copying) error {
 			return err
 		}
 	}
-	if err := c.complete(ctx, o.to, id, parts, o.size); err != nil {
+	if err := c.complete(ctx, o.to, id, parts, o.size, condition{}); err != nil {
 		_ = c.abort(context.WithoutCancel(ctx), o.to, id)
 		return fmt.Errorf("copy %s: %w", o.from, err)
 	}

@@ -39,6 +39,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 	write("newer/.fetchfleet-store", `{"version":2}`)
 	write("file", "in the way")
+	write("archive/.fetchfleet-warc", `{"layout":1,"identity":"0123456789abcdef0123","compress":"zstd"}`+"\n")
 	at := func(addr string) string { return "s3://fleet/a?endpoint=" + addr }
 	tests := map[string]struct {
 		url  string
@@ -57,7 +58,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"a certificate of nobody":  {url: at("https://" + overTLS.Listener.Addr().String()), want: []string{"certificate", "SSL_CERT_FILE"}},
 		"an identity of a newer":   {url: server.URL("newer"), want: []string{"newer version"}},
 		"must exist and does not":  {url: server.URL("a"), o: Options{MustExist: true}, want: []string{"there is no store"}},
-		"WARC, not yet":            {url: server.URL("a") + "&format=warc", want: []string{"not there yet"}},
+		"a store of WARC files":    {url: server.URL("archive"), want: []string{"another format", "format=warc"}},
 		"no credentials at all": {url: server.URL("a"), env: map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
 			"AWS_SHARED_CREDENTIALS_FILE": "/nowhere", "HOME": "/nowhere", "MINIO_ACCESS_KEY": "", "MINIO_ROOT_USER": ""}, want: []string{"no credentials", "AWS_ACCESS_KEY_ID"}},
 	}

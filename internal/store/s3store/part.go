@@ -101,7 +101,7 @@ func (p *part) forget(ctx context.Context, n store.PartNote) error {
 	}
 	p.s.removePart(ctx, p.up.key, old)
 	p.s.sends(old.Upload, false)
-	p.up = &upload{s: p.s, key: p.up.key}
+	p.up = &upload{s: &p.s.base, key: p.up.key}
 	p.spool.reset()
 	p.hash.Reset()
 	p.err = nil
@@ -140,7 +140,7 @@ func (p *part) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.up.complete(ctx); err != nil {
+	if err := p.up.complete(ctx, condition{}); err != nil {
 		return err
 	}
 	return p.change(ctx, func(h *heldPart) { h.Whole = true })

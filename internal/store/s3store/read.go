@@ -34,7 +34,7 @@ func (s *Store) Units(ctx context.Context, job string) iter.Seq2[string, error] 
 }
 
 // names yields the names of units in a folder of a job.
-func (s *Store) names(ctx context.Context, folder, ending string) iter.Seq2[string, error] {
+func (s *base) names(ctx context.Context, folder, ending string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for info, err := range s.c.list(ctx, folder) {
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/minio/minio-go/v7"
 )
 
 // rollBack is how far back Sweep looks for units whose writer died between its account and its records. Workers sweep
@@ -25,10 +26,10 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 	if err := store.CheckName("job", job); err != nil {
 		return 0, fmt.Errorf("sweep: %w", err)
 	}
-	sw := &sweep{s: s, job: job, kept: make(map[string]bool)}
-	now := s.now(ctx)
-	sw.before = now.Add(time.Second - olderThan) // the server's clock shows whole seconds
-	for _, step := range []func(context.Context) error{sw.objects, sw.probes, sw.parts, sw.uploads} {
+	now := s.now(ctx, s.keys.identity())
+	sw := s.newSweep(job, now, olderThan)
+	parts := func(ctx context.Context) error { return s.sweepParts(ctx, sw) }
+	for _, step := range []func(context.Context) error{sw.objects, sw.probes, parts, sw.uploads} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -42,9 +43,9 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 	return sw.removed, nil
 }
 
-// now returns the server's time.
-func (s *Store) now(ctx context.Context) time.Time {
-	if o, err := s.c.get(ctx, s.keys.identity(), 4096); err == nil {
+// now returns the server's time, which comes with an object.
+func (s *base) now(ctx context.Context, key string) time.Time {
+	if o, err := s.c.get(ctx, key, 4096); err == nil {
 		return o.now
 	}
 	return time.Now() // a store without identity holds nothing; other errors come again at the next call
@@ -52,11 +53,16 @@ func (s *Store) now(ctx context.Context) time.Time {
 
 // sweep is one call of Sweep.
 type sweep struct {
-	s       *Store
+	s       *base
 	job     string
 	before  time.Time
 	kept    map[string]bool // ids of the uploads, and keys of tails, that parts refer to which stay
 	removed int
+}
+
+func (s *base) newSweep(job string, now time.Time, olderThan time.Duration) *sweep {
+	// The server's clock shows whole seconds.
+	return &sweep{s: s, job: job, before: now.Add(time.Second - olderThan), kept: make(map[string]bool)}
 }
 
 // unknown stands before keys whose uploads are kept because it is not known which is the right one.
@@ -103,18 +109,18 @@ func (sw *sweep) probes(ctx context.Context) error {
 	return nil
 }
 
-// parts drops what is kept of bodies that nobody went on with. The states come before what they refer to.
-func (sw *sweep) parts(ctx context.Context) error {
-	folder := sw.s.keys.folder(sw.job, partsFolder)
+// sweepParts drops what is kept of bodies that nobody went on with. The states come before what they refer to.
+func (s *Store) sweepParts(ctx context.Context, sw *sweep) error {
+	folder := s.keys.folder(sw.job, partsFolder)
 	var others []string
-	for o, err := range sw.s.c.list(ctx, folder) {
+	for o, err := range s.c.list(ctx, folder) {
 		if err != nil {
 			return err
 		}
 		request, isState := strings.CutSuffix(strings.TrimPrefix(o.Key, folder), partState)
 		switch {
 		case isState:
-			if err := sw.part(ctx, o.Key, request, sw.isOld(o.LastModified)); err != nil {
+			if err := s.sweepPart(ctx, sw, o.Key, request, sw.isOld(o.LastModified)); err != nil {
 				return err
 			}
 		case sw.isOld(o.LastModified):
@@ -122,7 +128,7 @@ func (sw *sweep) parts(ctx context.Context) error {
 		}
 	}
 	for _, key := range others {
-		if !sw.kept[key] && !sw.s.isSending(key) {
+		if !sw.kept[key] && !s.isSending(key) {
 			if err := sw.remove(ctx, key); err != nil {
 				return err
 			}
@@ -131,10 +137,10 @@ func (sw *sweep) parts(ctx context.Context) error {
 	return nil
 }
 
-// part drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
-func (sw *sweep) part(ctx context.Context, key, request string, old bool) error {
-	bytes := sw.s.keys.partBytes(sw.job, request)
-	h, o, err := sw.s.readPart(ctx, key)
+// sweepPart drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
+func (s *Store) sweepPart(ctx context.Context, sw *sweep, key, request string, old bool) error {
+	bytes := s.keys.partBytes(sw.job, request)
+	h, o, err := s.readPart(ctx, key)
 	switch {
 	case isMissing(err):
 		return nil
@@ -144,10 +150,10 @@ func (sw *sweep) part(ctx context.Context, key, request string, old bool) error 
 	case err != nil:
 		return err
 	}
-	if old && (h.Holder == "" || o.now.Sub(o.modified) >= sw.s.lease) {
-		p := &part{s: sw.s, ctx: ctx, job: sw.job, request: request, key: key, etag: o.etag, state: heldPart{V: partVersion, Holder: sw.s.run}}
+	if old && (h.Holder == "" || o.now.Sub(o.modified) >= s.lease) {
+		p := &part{s: s, ctx: ctx, job: sw.job, request: request, key: key, etag: o.etag, state: heldPart{V: partVersion, Holder: s.run}}
 		if err := p.save(ctx); err == nil {
-			sw.s.removePart(ctx, bytes, h)
+			s.removePart(ctx, bytes, h)
 			return sw.remove(ctx, key)
 		}
 	}
@@ -157,11 +163,11 @@ func (sw *sweep) part(ctx context.Context, key, request string, old bool) error 
 
 // uploads aborts multipart uploads that nobody goes on with.
 func (sw *sweep) uploads(ctx context.Context) error {
-	for u, err := range sw.s.c.uploads(ctx, sw.s.keys.body(sw.job, "")) {
+	for u, err := range sw.s.strays(ctx, sw.job, sw.kept) {
 		if err != nil {
 			return err
 		}
-		if !sw.isOld(u.Initiated) || sw.kept[u.UploadID] || sw.kept[unknown+u.Key] || sw.s.isSending(u.UploadID) {
+		if !sw.isOld(u.Initiated) {
 			continue
 		}
 		if err := sw.s.c.abort(ctx, u.Key, u.UploadID); err != nil {
@@ -170,6 +176,20 @@ func (sw *sweep) uploads(ctx context.Context) error {
 		sw.removed++
 	}
 	return nil
+}
+
+// strays yields the multipart uploads of a job that are neither under way here nor kept for a part.
+func (s *base) strays(ctx context.Context, job string, kept map[string]bool) iter.Seq2[minio.ObjectMultipartInfo, error] {
+	return func(yield func(minio.ObjectMultipartInfo, error) bool) {
+		for u, err := range s.c.uploads(ctx, s.keys.body(job, "")) {
+			if err == nil && (kept[u.UploadID] || kept[unknown+u.Key] || s.isSending(u.UploadID)) {
+				continue
+			}
+			if !yield(u, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // rollForward writes the records of units that were committed since then and have none under records.

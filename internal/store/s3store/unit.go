@@ -207,7 +207,7 @@ func (u *unit) drop() error {
 		lineBuffers.Put((*[linesSize]byte)(u.records[:linesSize]))
 	}
 	u.aside, u.have, u.records = nil, nil, nil
-	u.s.ended(u)
+	u.s.ended(u.stem)
 	return failed
 }
 

@@ -12,7 +12,7 @@ const maxPieces = 10_000
 
 // upload is a multipart upload that is filled piece by piece. It is used by one goroutine.
 type upload struct {
-	s      *Store
+	s      *base
 	key    string
 	id     string // "" before the first piece
 	kind   string // Content-Type of the object
@@ -38,6 +38,15 @@ func (u *upload) next() int {
 
 // add sends what is in the spool as the next piece and empties the spool.
 func (u *upload) add(ctx context.Context, sp *spool) error {
+	if err := u.send(ctx, sp.payload()); err != nil {
+		return err
+	}
+	sp.reset()
+	return nil
+}
+
+// send sends the next piece.
+func (u *upload) send(ctx context.Context, p payload) error {
 	if u.next() > maxPieces {
 		return fmt.Errorf("upload %s: more than %d pieces: the body is too large for this store", u.key, maxPieces)
 	}
@@ -55,24 +64,23 @@ func (u *upload) add(ctx context.Context, sp *spool) error {
 		u.s.sends(id, true)
 	}
 	number := u.next()
-	etag, err := u.s.c.putPart(ctx, u.key, u.id, number, sp.payload())
+	etag, err := u.s.c.putPart(ctx, u.key, u.id, number, p)
 	if err != nil {
 		return err
 	}
-	u.pieces = append(u.pieces, piece{Number: number, ETag: etag, Size: sp.size})
+	u.pieces = append(u.pieces, piece{Number: number, ETag: etag, Size: p.size})
 	u.skip = 0
-	u.size += sp.size
-	sp.reset()
+	u.size += p.size
 	return nil
 }
 
-// complete makes the object of the pieces.
-func (u *upload) complete(ctx context.Context) error {
+// complete makes the object of the pieces. An error other than errTaken leaves the upload as it was.
+func (u *upload) complete(ctx context.Context, when condition) error {
 	parts := make([]minio.CompletePart, 0, len(u.pieces))
 	for _, p := range u.pieces {
 		parts = append(parts, minio.CompletePart{PartNumber: p.Number, ETag: p.ETag})
 	}
-	if err := u.s.c.complete(ctx, u.key, u.id, parts, u.size); err != nil {
+	if err := u.s.c.complete(ctx, u.key, u.id, parts, u.size, when); err != nil {
 		return err
 	}
 	u.s.sends(u.id, false)

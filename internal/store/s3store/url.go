@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fetchfleet/fetchfleet/internal/store/warc"
 )
 
 // The values of Options.Format.
@@ -23,6 +26,10 @@ type Options struct {
 	Insecure bool   // plain HTTP instead of HTTPS
 	Region   string // "" means AWS_REGION, AWS_DEFAULT_REGION, or what the server says
 	Format   string // FormatFile or FormatWARC; "" means FormatFile
+	// Compress is "gzip" or "zstd", with FormatWARC. A store keeps what it was made with, and refuses the other; "" takes what
+	// it has, and gzip for a new one.
+	Compress string
+	Decoded  bool // keep a decoded copy of each coded body as well, with FormatWARC
 	// PathStyle says whether the bucket stands in the path of a URL ("true") or in front of the host ("false").
 	// "" means in the path, except at AWS.
 	PathStyle string
@@ -30,7 +37,8 @@ type Options struct {
 	Worker    string // names this worker in temporary names; "" means "worker"
 	MustExist bool   // refuse a store that is not there yet
 	// SpoolDir is the folder for what is not yet uploaded, at most 8 MiB for each body under way (64 MiB for each beyond
-	// 32 GiB). The files have no names. "" means the system's folder for temporary files.
+	// 32 GiB); with FormatWARC it is all of a large unit, and of its bodies under way. The files have no names. "" means the
+	// system's folder for temporary files.
 	SpoolDir string
 }
 
@@ -41,6 +49,7 @@ const form = "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=REGION"
 //
 //	s3://BUCKET/PREFIX?endpoint=http://127.0.0.1:9000&region=us-east-1&format=file&path-style=true&insecure=true
 //
+// and, with format=warc, &compress=zstd&decoded=true.
 // All parameters are optional. An endpoint without scheme is spoken to over HTTPS unless insecure is true. Credentials
 // in the URL are refused: it is stored, logged and seen in process lists.
 func Parse(rawURL string) (Options, error) {
@@ -71,6 +80,7 @@ func Parse(rawURL string) (Options, error) {
 
 func (o *Options) takeAll(query url.Values) error {
 	insecure := ""
+	var err error
 	for name, values := range query {
 		if len(values) > 1 {
 			return fmt.Errorf("parameter %q is given twice", name)
@@ -82,6 +92,12 @@ func (o *Options) takeAll(query url.Values) error {
 			o.Region = v
 		case "format":
 			o.Format = v
+		case "compress":
+			o.Compress = v
+		case "decoded":
+			if o.Decoded, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("decoded=%.20q: write true or false", v)
+			}
 		case "path-style":
 			o.PathStyle = v
 		case "insecure":
@@ -90,10 +106,9 @@ func (o *Options) takeAll(query url.Values) error {
 			return fmt.Errorf("parameter %q would put credentials into the URL, and URLs end up in logs: "+
 				"give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials", name)
 		default:
-			return fmt.Errorf("unknown parameter %q: known are endpoint, region, format, path-style and insecure", name)
+			return fmt.Errorf("unknown parameter %q: known are endpoint, region, format, compress, decoded, path-style and insecure", name)
 		}
 	}
-	var err error
 	if insecure != "" {
 		if o.Insecure, err = strconv.ParseBool(insecure); err != nil {
 			return fmt.Errorf("insecure=%q: write true or false", insecure)
@@ -128,6 +143,10 @@ func (o *Options) check() error {
 		return fmt.Errorf("%.80q cannot be the name of a bucket, which has 3 to 63 lower-case letters, digits, dots and hyphens", o.Bucket)
 	case o.Format != "" && o.Format != FormatFile && o.Format != FormatWARC:
 		return fmt.Errorf("unknown format %.20q: write %s or %s", o.Format, FormatFile, FormatWARC)
+	case o.Format != FormatWARC && (o.Compress != "" || o.Decoded):
+		return fmt.Errorf("compress and decoded are for stores of WARC files: write format=%s as well, or leave them out", FormatWARC)
+	case o.Compress != "" && !slices.Contains(warc.Compressions, warc.Compression(o.Compress)):
+		return fmt.Errorf("unknown compress %.20q: write %s or %s", o.Compress, warc.Gzip, warc.Zstd)
 	case strings.ContainsAny(o.Endpoint, "@"):
 		return fmt.Errorf("the endpoint holds credentials: give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	case strings.ContainsAny(o.Endpoint, "/?#"):
@@ -176,6 +195,10 @@ func (o Options) String() string {
 	}
 	set("region", o.Region, "")
 	set("format", o.Format, FormatFile)
+	set("compress", o.Compress, "")
+	if o.Decoded {
+		query.Set("decoded", "true")
+	}
 	set("path-style", o.PathStyle, "")
 	// An endpoint stays readable: a query may hold colons and slashes (RFC 3986, section 3.4).
 	readable := strings.NewReplacer("%3A", ":", "%2F", "/").Replace(query.Encode())

@@ -27,6 +27,8 @@ func TestParse(t *testing.T) {
 			want: Options{Bucket: "data", Endpoint: "minio:9000", Insecure: true, Format: "file"}, text: "s3://data?endpoint=http://minio:9000"},
 		"path style and format": {url: "s3://data?format=warc&path-style=false",
 			want: Options{Bucket: "data", Format: "warc", PathStyle: "false"}},
+		"WARC, with zstd and decoded copies": {url: "s3://data?compress=zstd&decoded=true&format=warc",
+			want: Options{Bucket: "data", Format: "warc", Compress: "zstd", Decoded: true}},
 	}
 	for claim, tt := range tests {
 		t.Run(claim, func(t *testing.T) {
@@ -65,6 +67,9 @@ func TestParseRefuses(t *testing.T) {
 		"an endpoint of FTP":        {"s3://data/a?endpoint=ftp://minio", "write http://"},
 		"a contradiction":           {"s3://data/a?endpoint=http://minio&insecure=false", "contradicts"},
 		"an unknown format":         {"s3://data/a?format=zip", "unknown format"},
+		"an unknown compression":    {"s3://data/a?format=warc&compress=br", "unknown compress"},
+		"compressed bodies":         {"s3://data/a?compress=zstd", "format=warc as well"},
+		"decoded neither":           {"s3://data/a?format=warc&decoded=maybe", "write true or false"},
 		"path style neither":        {"s3://data/a?path-style=maybe", "write true or false"},
 		"dots in the prefix":        {"s3://data/a/../b", "empty parts or dots"},
 		"plain HTTP to AWS":         {"s3://data/a?insecure=true", "leave insecure out"},

@@ -276,15 +276,14 @@ func (v *verifier) parts(ctx context.Context) error {
 }
 
 // uploads reports multipart uploads that nobody goes on with. They cost money and show in no listing.
-func (v *verifier) uploads(ctx context.Context) error {
-	for u, err := range v.s.c.uploads(ctx, v.s.keys.body(v.job, "")) {
+func (v *verifier) uploads(ctx context.Context) error { return v.strayUploads(ctx, &v.s.base) }
+
+func (v *verifier) strayUploads(ctx context.Context, s *base) error {
+	for u, err := range s.strays(ctx, v.job, v.kept) {
 		if err != nil {
 			return err
 		}
-		if v.kept[u.UploadID] || v.kept[unknown+u.Key] || v.s.isSending(u.UploadID) {
-			continue
-		}
-		if err := v.leftover(u.Key, "an upload that was not completed", func() error { return v.s.c.abort(ctx, u.Key, u.UploadID) }); err != nil {
+		if err := v.leftover(u.Key, "an upload that was not completed", func() error { return s.c.abort(ctx, u.Key, u.UploadID) }); err != nil {
 			return err
 		}
 	}

@@ -4,10 +4,11 @@
 // It promises that a started process never outlives its test, listens on loopback alone, and keeps its data in the
 // test's own folder.
 //
-// versitygw v1.8.0 keeps conditional PUTs (If-None-Match: *, If-Match), checks x-amz-content-sha256, copies objects and
+// versitygw v1.8.0 keeps conditional PUTs (If-None-Match: *, If-Match) and completions of uploads, checks x-amz-content-sha256, copies objects and
 // parts, and lists uploads and parts. It differs from Amazon S3 in this:
 //   - an unknown access key is XAdminUserNotFound with status 404, not InvalidAccessKeyId with 403;
-//   - completing an upload twice succeeds (at Amazon so does a repeated call, for a while), and a copy ignores If-None-Match;
+//   - completing an upload twice succeeds, without a condition (at Amazon so does a repeated call, for a while);
+//   - a copy ignores If-None-Match;
 //   - the second page of uploads of one key is refused (InvalidArgument: upload id marker);
 //   - keys are paths: there is no object "a/b" beside an object "a" (ObjectParentIsFile);
 //   - each page of a listing walks the folder from its beginning, so that time, not calls, grows with the square;
