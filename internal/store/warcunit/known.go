@@ -58,15 +58,6 @@ func (k *known) init() {
 	}
 }
 
-// hash digests a name, differently in each run.
-func (k *known) hash(name string) uint64 {
-	k.mu.Lock()
-	k.init()
-	seed := k.seed
-	k.mu.Unlock()
-	return maphash.String(seed, name)
-}
-
 // slot returns set and key of a payload in a job. "" stands for the jobs of the dedupe index.
 func (k *known) slot(job string, d warc.Digest) (set uint32, key [12]byte) {
 	copy(key[:], d[4:])
