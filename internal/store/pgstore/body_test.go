@@ -15,7 +15,7 @@ import (
 
 // One large body must not be held in memory, neither while it is written nor while it is read.
 func TestLargeBodyIsStreamed(t *testing.T) {
-	size := 300 << 20
+	size := 100 << 20
 	if testing.Short() {
 		size = 60 << 20
 	}

@@ -53,9 +53,9 @@ func TestMemoryDoesNotGrowWithBodies(t *testing.T) {
 		peak   uint64 // of heap in use
 		total  uint64 // of bytes allocated
 	}{
-		"one body of 300 MB":    {bodies: 1, size: 300 << 20, peak: 24 << 20, total: 48 << 20},
-		"64 bodies of 3 MB":     {bodies: 64, size: 3 << 20, peak: 40 << 20, total: 64 << 20},
-		"eight bodies of 20 MB": {bodies: 8, size: 20 << 20, peak: 32 << 20, total: 48 << 20},
+		"one body of 100 MB":   {bodies: 1, size: 100 << 20, peak: 24 << 20, total: 48 << 20},
+		"32 bodies of 3 MB":    {bodies: 32, size: 3 << 20, peak: 40 << 20, total: 64 << 20},
+		"four bodies of 20 MB": {bodies: 4, size: 20 << 20, peak: 32 << 20, total: 48 << 20},
 	}
 	for claim, tt := range tests {
 		t.Run(claim, func(t *testing.T) {
@@ -80,9 +80,9 @@ func TestMemoryDoesNotGrowWithUnits(t *testing.T) {
 		peak   uint64 // of heap in use
 		total  uint64 // of bytes allocated
 	}{
-		"one body of 300 MB": {bodies: 1, size: 300 << 20, peak: 24 << 20, total: 48 << 20},
+		"one body of 100 MB": {bodies: 1, size: 100 << 20, peak: 24 << 20, total: 48 << 20},
 		// What all spools may keep is 24 MiB; buffers grow by doubling, and the collector comes when as much is garbage.
-		"64 bodies of 3 MB": {bodies: 64, size: 3 << 20, peak: 96 << 20, total: 256 << 20},
+		"32 bodies of 3 MB": {bodies: 32, size: 3 << 20, peak: 96 << 20, total: 256 << 20},
 	}
 	for claim, tt := range tests {
 		t.Run(claim, func(t *testing.T) {
