@@ -14,8 +14,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store/warcunit"
 )
 
-// Archive is a store of WARC records in a bucket. It implements store.Store and store.Verifier. It is no store.Resumer: a
-// body whose transfer was cut begins anew.
+// Archive is a store of WARC records in a bucket. It implements store.Store, store.Resumer and store.Verifier.
 type Archive struct {
 	base
 	shop   *warcunit.Workshop
@@ -25,6 +24,7 @@ type Archive struct {
 }
 
 var (
+	_ store.Resumer        = (*Archive)(nil)
 	_ store.Verifier       = (*Archive)(nil)
 	_ store.ExchangeKeeper = (*archiveUnit)(nil)
 )
@@ -153,14 +153,15 @@ func (s *Archive) OpenBody(ctx context.Context, job, body string) (io.ReadCloser
 	return s.shop.OpenBody(ctx, job, body)
 }
 
-// Sweep aborts uploads of large units that dead workers left in a job, as far as they were begun longer than olderThan ago
-// by the server's clock. It returns how many things it removed. What is not large leaves nothing behind.
+// Sweep removes what dead workers left in a job, as far as it was last changed longer than olderThan ago by the server's
+// clock: uploads of large units, and bodies whose transfer was cut and that nobody holds. It returns how many things it
+// removed. What is not large leaves nothing behind.
 func (s *Archive) Sweep(ctx context.Context, job string, olderThan time.Duration) (removed int, err error) {
 	if err := store.CheckName("job", job); err != nil {
 		return 0, fmt.Errorf("sweep: %w", err)
 	}
 	sw := s.newSweep(job, s.now(ctx, s.keys.archive()), olderThan)
-	for _, step := range []func(context.Context) error{sw.probes, sw.uploads} {
+	for _, step := range []func(context.Context) error{sw.probes, sw.parts, sw.uploads} {
 		if err := step(ctx); err != nil {
 			return sw.removed, fmt.Errorf("sweep job %s: %w", job, err)
 		}

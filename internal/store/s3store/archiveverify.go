@@ -11,13 +11,16 @@ import (
 )
 
 // Verify reads every unit of a job whole: that each record is, has the digests that it names, and lies where the account
-// says. It also reports objects that are no units and uploads that were not completed; those it aborts with repair, which is
-// for a job at which nobody works.
+// says. It also reports objects that are no units, bodies whose transfer was cut, which stay, and uploads that were not
+// completed; those it aborts with repair, which is for a job at which nobody works.
 func (s *Archive) Verify(ctx context.Context, job string, repair bool, found func(store.Finding)) error {
 	err := store.CheckName("job", job)
 	if err == nil {
 		v := &verifier{job: job, repair: repair, found: found}
 		if err = s.verifyUnits(ctx, v); err == nil {
+			err = v.cutTransfers(ctx, &s.base)
+		}
+		if err == nil {
 			err = v.strayUploads(ctx, &s.base)
 		}
 	}
@@ -37,6 +40,9 @@ func (s *Archive) verifyUnits(ctx context.Context, v *verifier) error {
 	for o, err := range s.c.list(ctx, s.keys.body(v.job, "")) {
 		if err != nil {
 			return err
+		}
+		if strings.HasPrefix(o.Key, s.keys.folder(v.job, partsFolder)) {
+			continue // cutTransfers reports them
 		}
 		unit, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, folder), kind.Ext())
 		if !ok || store.CheckName("unit", unit) != nil {

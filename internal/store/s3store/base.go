@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // uploadsAtOnce is how many pieces and bodies of more than a buffer are sent at once by one store.
@@ -31,6 +32,7 @@ type base struct {
 
 	work  sync.WaitGroup         // commits and held parts
 	piece func(number int) int64 // size of a piece; tests make it smaller
+	lease time.Duration          // how long a part is its holder's without being renewed
 	step  func(name string)      // called between the steps of a commit; set by tests only
 }
 
@@ -49,7 +51,7 @@ func (s *base) connect(ctx context.Context, o Options) error {
 	s.o, s.c, s.keys, s.run = o, c, newLayout(o.Prefix), runName(o.Worker)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.slots, s.live, s.sending = make(chan struct{}, uploadsAtOnce), make(map[string]bool), make(map[string]bool)
-	s.piece = pieceSize
+	s.piece, s.lease = pieceSize, partLease
 	return nil
 }
 

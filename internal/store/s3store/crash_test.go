@@ -78,6 +78,7 @@ func crashChild(url string) int {
 
 // either is a store of one of the formats.
 type either interface {
+	store.Resumer
 	store.Verifier
 	common() *base
 }

@@ -46,7 +46,7 @@ func (h *heldPart) size() int64 {
 var errLost = errors.New("the part was taken over by another holder")
 
 // Part takes what is kept under a request's id.
-func (s *Store) Part(ctx context.Context, job, request string) (store.Part, error) {
+func (s *base) Part(ctx context.Context, job, request string) (store.Part, error) {
 	p, err := s.hold(ctx, job, request)
 	if err != nil {
 		return nil, fmt.Errorf("take part of request %s: %w", request, err)
@@ -54,7 +54,7 @@ func (s *Store) Part(ctx context.Context, job, request string) (store.Part, erro
 	return p, nil
 }
 
-func (s *Store) hold(ctx context.Context, job, request string) (*part, error) {
+func (s *base) hold(ctx context.Context, job, request string) (*part, error) {
 	if err := checkNames(job, request); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *Store) hold(ctx context.Context, job, request string) (*part, error) {
 		return nil, errClosed
 	}
 	p := &part{s: s, ctx: ctx, job: job, request: request, key: s.keys.partState(job, request), hash: sha256.New()}
-	p.up = &upload{s: &s.base, key: s.keys.partBytes(job, request)}
+	p.up = &upload{s: s, key: s.keys.partBytes(job, request)}
 	err := p.claim(ctx)
 	if err == nil {
 		err = p.load(ctx)
@@ -97,7 +97,7 @@ func (p *part) claim(ctx context.Context) error {
 	return err
 }
 
-func (s *Store) readPart(ctx context.Context, key string) (h heldPart, o object, err error) {
+func (s *base) readPart(ctx context.Context, key string) (h heldPart, o object, err error) {
 	if o, err = s.c.get(ctx, key, maxAccount); err != nil {
 		return h, o, err
 	}
@@ -272,7 +272,7 @@ func (p *part) end() bool {
 }
 
 // HasPart reports whether something is kept under a request's id. It makes one call.
-func (s *Store) HasPart(ctx context.Context, job, request string) (bool, error) {
+func (s *base) HasPart(ctx context.Context, job, request string) (bool, error) {
 	if err := checkNames(job, request); err != nil {
 		return false, fmt.Errorf("look for a part: %w", err)
 	}

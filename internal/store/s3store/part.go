@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -18,7 +19,7 @@ import (
 // part is a store.Part. Its bytes are pieces of a multipart upload, and behind them what is in the spool. A holder that
 // dies loses what is in its spool: less than a piece. One that releases the part keeps that too, as an object.
 type part struct {
-	s            *Store
+	s            *base
 	ctx          context.Context // of Part: the methods of an io.Writer have none
 	job, request string
 	key          string // of state
@@ -101,7 +102,7 @@ func (p *part) forget(ctx context.Context, n store.PartNote) error {
 	}
 	p.s.removePart(ctx, p.up.key, old)
 	p.s.sends(old.Upload, false)
-	p.up = &upload{s: &p.s.base, key: p.up.key}
+	p.up = &upload{s: p.s, key: p.up.key}
 	p.spool.reset()
 	p.hash.Reset()
 	p.err = nil
@@ -109,7 +110,7 @@ func (p *part) forget(ctx context.Context, n store.PartNote) error {
 }
 
 // removePart removes what a state named.
-func (s *Store) removePart(ctx context.Context, key string, h heldPart) {
+func (s *base) removePart(ctx context.Context, key string, h heldPart) {
 	if h.Upload != "" && !h.Whole {
 		_ = s.c.abort(ctx, key, h.Upload)
 	}
@@ -165,7 +166,7 @@ type eof struct{}
 
 func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
-// Adopt makes the part a body of a unit of the same store. The server copies it when the unit is committed.
+// Adopt makes the part a body of a unit of the same store.
 func (p *part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (store.BodyRef, error) {
 	ref, err := p.adopt(ctx, u, meta)
 	if err != nil {
@@ -174,17 +175,28 @@ func (p *part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 	return ref, nil
 }
 
-func (p *part) adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (store.BodyRef, error) {
-	mine, ok := u.(*unit)
-	if !ok || mine.s != p.s || mine.job != p.job {
-		return store.BodyRef{}, errors.New("the unit is of another store or job")
-	}
-	if p.state.Note.Coding != "" {
-		return store.BodyRef{}, fmt.Errorf("it is coded (%s)", p.state.Note.Coding)
+func (p *part) adopt(ctx context.Context, to store.Unit, meta store.BodyMeta) (store.BodyRef, error) {
+	if c := p.state.Note.Coding; c != "" && !strings.EqualFold(c, "identity") { // which changes nothing (RFC 9110, section 8.4.1)
+		return store.BodyRef{}, fmt.Errorf("it is coded (%s)", c)
 	}
 	if p.err != nil {
 		return store.BodyRef{}, p.err
 	}
+	switch u := to.(type) {
+	case *unit:
+		if &u.s.base == p.s && u.job == p.job {
+			return p.give(ctx, u, meta)
+		}
+	case *archiveUnit:
+		if &u.s.base == p.s && u.job == p.job {
+			return p.copyTo(ctx, u, meta)
+		}
+	}
+	return store.BodyRef{}, errors.New("the unit is of another store or job")
+}
+
+// give makes the part's object the unit's. The server copies it when the unit is committed.
+func (p *part) give(ctx context.Context, u *unit, meta store.BodyMeta) (store.BodyRef, error) {
 	if err := p.finish(ctx); err != nil {
 		return store.BodyRef{}, err
 	}
@@ -192,7 +204,7 @@ func (p *part) adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 	if ref.Bytes > 0 {
 		ref.Body = filestore.BodyName(ref.SHA256, meta)
 		p.s.sends(p.up.key, true)
-		if err := mine.take(ctx, &asideBody{body: ref.Body, kind: meta.ContentType, size: ref.Bytes, tmp: p.up.key}); err != nil {
+		if err := u.take(ctx, &asideBody{body: ref.Body, kind: meta.ContentType, size: ref.Bytes, tmp: p.up.key}); err != nil {
 			return store.BodyRef{}, err
 		}
 	}

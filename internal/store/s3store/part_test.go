@@ -27,7 +27,7 @@ func openParts(t *testing.T, url string) *Store {
 	return s
 }
 
-func take(t *testing.T, s *Store, request string) store.Part {
+func take(t *testing.T, s store.Resumer, request string) store.Part {
 	t.Helper()
 	p, err := s.Part(t.Context(), crashJob, request)
 	if err != nil {
@@ -42,7 +42,7 @@ func note(n int) store.PartNote {
 		Stretches: []store.Stretch{{At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}}
 }
 
-func wantHas(t *testing.T, s *Store, request string, want bool) {
+func wantHas(t *testing.T, s store.Resumer, request string, want bool) {
 	t.Helper()
 	if has, err := s.HasPart(t.Context(), crashJob, request); err != nil || has != want {
 		t.Errorf("HasPart(%s) = %v, %v, want %v", request, has, err, want)
@@ -188,9 +188,19 @@ func TestAPartHasOneHolder(t *testing.T) {
 // spoil nothing.
 func TestADeadHolderIsReplaced(t *testing.T) {
 	server := s3test.Start(t)
-	proxy := s3test.NewProxy(t, server.Addr())
-	asleep, awake := openParts(t, s3test.URL(proxy.Addr(), "dead")), openParts(t, server.URL("dead"))
-	asleep.lease, awake.lease = 600*time.Hour, 2*time.Second // the sleeper does not renew its holding
+	t.Run("file", func(t *testing.T) {
+		asleep, awake := openParts(t, server.URL("dead")), openParts(t, server.URL("dead"))
+		replaceDead(t, asleep, awake, func(p store.Part, data []byte) { adopt(t, awake, p, data) })
+	})
+	t.Run("warc", func(t *testing.T) {
+		url := server.URL("dead-warc") + "&format=warc"
+		asleep, awake := openArchiveParts(t, url), openArchiveParts(t, url)
+		replaceDead(t, asleep, awake, func(p store.Part, data []byte) { adoptIntoArchive(t, awake, p, data) })
+	})
+}
+
+func replaceDead(t *testing.T, asleep, awake either, adopt func(p store.Part, data []byte)) {
+	asleep.common().lease, awake.common().lease = 600*time.Hour, 2*time.Second // the sleeper does not renew its holding
 	data := random(2, 2*testPiece+1000)
 	old := take(t, asleep, "r1")
 	if err := old.Begin(note(len(data))); err != nil {
@@ -223,7 +233,7 @@ func TestADeadHolderIsReplaced(t *testing.T) {
 	if err := old.Release(); err != nil {
 		t.Errorf("the sleeper's Release: %v", err)
 	}
-	adopt(t, awake, p, data)
+	adopt(p, data)
 }
 
 // A holder renews its holding though nothing comes.

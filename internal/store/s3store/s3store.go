@@ -16,6 +16,7 @@
 //
 //	PREFIX/.fetchfleet-warc              identity, layout version and compression of the store
 //	PREFIX/JOB/units/UNIT.warc.gz        units (.warc.zst with zstd)
+//	PREFIX/JOB/parts/                    as above
 //
 // That is the layout of package warcstore before anything was merged there: a copy of PREFIX in a folder can be opened as
 // warc:DIR, and be merged. Nothing is merged in a bucket, where nothing can be appended or linked; and what was merged in a
@@ -36,7 +37,6 @@ package s3store
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
@@ -46,7 +46,6 @@ type Store struct {
 	base
 	identity  string // once known; guarded by mu
 	copyLimit int64
-	lease     time.Duration // how long a part is its holder's without being renewed
 }
 
 var (
@@ -71,7 +70,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{copyLimit: copyLimit, lease: partLease}
+	s := &Store{copyLimit: copyLimit}
 	if err := s.connect(ctx, o); err != nil {
 		return nil, err
 	}

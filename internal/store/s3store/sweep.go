@@ -28,8 +28,7 @@ func (s *Store) Sweep(ctx context.Context, job string, olderThan time.Duration) 
 	}
 	now := s.now(ctx, s.keys.identity())
 	sw := s.newSweep(job, now, olderThan)
-	parts := func(ctx context.Context) error { return s.sweepParts(ctx, sw) }
-	for _, step := range []func(context.Context) error{sw.objects, sw.probes, parts, sw.uploads} {
+	for _, step := range []func(context.Context) error{sw.objects, sw.probes, sw.parts, sw.uploads} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -109,8 +108,9 @@ func (sw *sweep) probes(ctx context.Context) error {
 	return nil
 }
 
-// sweepParts drops what is kept of bodies that nobody went on with. The states come before what they refer to.
-func (s *Store) sweepParts(ctx context.Context, sw *sweep) error {
+// parts drops what is kept of bodies that nobody went on with. The states come before what they refer to.
+func (sw *sweep) parts(ctx context.Context) error {
+	s := sw.s
 	folder := s.keys.folder(sw.job, partsFolder)
 	var others []string
 	for o, err := range s.c.list(ctx, folder) {
@@ -120,7 +120,7 @@ func (s *Store) sweepParts(ctx context.Context, sw *sweep) error {
 		request, isState := strings.CutSuffix(strings.TrimPrefix(o.Key, folder), partState)
 		switch {
 		case isState:
-			if err := s.sweepPart(ctx, sw, o.Key, request, sw.isOld(o.LastModified)); err != nil {
+			if err := sw.part(ctx, o.Key, request, sw.isOld(o.LastModified)); err != nil {
 				return err
 			}
 		case sw.isOld(o.LastModified):
@@ -137,8 +137,9 @@ func (s *Store) sweepParts(ctx context.Context, sw *sweep) error {
 	return nil
 }
 
-// sweepPart drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
-func (s *Store) sweepPart(ctx context.Context, sw *sweep, key, request string, old bool) error {
+// part drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
+func (sw *sweep) part(ctx context.Context, key, request string, old bool) error {
+	s := sw.s
 	bytes := s.keys.partBytes(sw.job, request)
 	h, o, err := s.readPart(ctx, key)
 	switch {

@@ -238,11 +238,13 @@ func (v *verifier) leftover(where, what string, mend func() error) error {
 }
 
 // parts reports the beginnings of bodies whose transfer was cut. They stay.
-func (v *verifier) parts(ctx context.Context) error {
-	folder := v.s.keys.folder(v.job, partsFolder)
+func (v *verifier) parts(ctx context.Context) error { return v.cutTransfers(ctx, &v.s.base) }
+
+func (v *verifier) cutTransfers(ctx context.Context, s *base) error {
+	folder := s.keys.folder(v.job, partsFolder)
 	v.kept = make(map[string]bool)
 	var others []string
-	for o, err := range v.s.c.list(ctx, folder) {
+	for o, err := range s.c.list(ctx, folder) {
 		if err != nil {
 			return err
 		}
@@ -251,24 +253,24 @@ func (v *verifier) parts(ctx context.Context) error {
 			others = append(others, o.Key)
 			continue
 		}
-		h, _, err := v.s.readPart(ctx, o.Key)
+		h, _, err := s.readPart(ctx, o.Key)
 		if err != nil {
 			if err := v.unread("torn", o.Key, err); err != nil {
 				return err
 			}
-			v.kept[v.s.keys.partBytes(v.job, request)] = true
-			v.kept[unknown+v.s.keys.partBytes(v.job, request)] = true
+			v.kept[s.keys.partBytes(v.job, request)] = true
+			v.kept[unknown+s.keys.partBytes(v.job, request)] = true
 			continue
 		}
-		v.kept[h.Upload], v.kept[h.Tail], v.kept[v.s.keys.partBytes(v.job, request)] = true, true, true
+		v.kept[h.Upload], v.kept[h.Tail], v.kept[s.keys.partBytes(v.job, request)] = true, true, true
 		v.found(store.Finding{Kind: "temporary", Where: o.Key, Note: true,
 			What: fmt.Sprintf("%d of %d bytes of a body whose transfer was cut", h.size(), h.Note.Length)})
 	}
 	for _, key := range others {
-		if v.kept[key] || v.s.isSending(key) {
+		if v.kept[key] || s.isSending(key) {
 			continue
 		}
-		if err := v.leftover(key, "bytes of a transfer of which nothing else is known", func() error { return v.s.c.remove(ctx, key) }); err != nil {
+		if err := v.leftover(key, "bytes of a transfer of which nothing else is known", func() error { return s.c.remove(ctx, key) }); err != nil {
 			return err
 		}
 	}

@@ -18,20 +18,23 @@ import (
 // Whole is a body that was kept as sent in a file until all of it had come.
 type Whole struct {
 	Path      string
-	Size      int64  // bytes
-	SHA256    string // lower-case hex digest
+	File      *os.File // where the file has no name any more; then Path is for errors alone
+	Size      int64    // bytes
+	SHA256    string   // lower-case hex digest
 	Stretches []store.Stretch
 }
 
 // Adopt copies a whole body, which is not coded, into the unit.
-func (u *Unit) Adopt(ctx context.Context, meta store.BodyMeta, w Whole) (store.BodyRef, error) {
-	f, err := os.Open(w.Path)
-	if err != nil {
-		return store.BodyRef{}, disk.Trouble("open part", w.Path, err)
+func (u *Unit) Adopt(ctx context.Context, meta store.BodyMeta, w Whole) (ref store.BodyRef, err error) {
+	f := w.File
+	if f == nil {
+		if f, err = os.Open(w.Path); err != nil {
+			return ref, disk.Trouble("open part", w.Path, err)
+		}
+		defer func() { _ = f.Close() }()
 	}
-	defer func() { _ = f.Close() }()
 	a := &adoption{ctx: ctx, u: u, meta: meta, whole: w, file: f, sum: parseDigest(w.SHA256)}
-	ref := store.BodyRef{Bytes: w.Size, SHA256: w.SHA256}
+	ref = store.BodyRef{Bytes: w.Size, SHA256: w.SHA256}
 	list := w.Stretches
 	if len(list) > 0 && list[0].Exchange != nil {
 		a.meta.Exchange = list[0].Exchange
