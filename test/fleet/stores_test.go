@@ -28,6 +28,7 @@ var drivers = map[string]func(t *testing.T) string{
 	"warc":      func(t *testing.T) string { return "warc:" + filepath.Join(t.TempDir(), "store") },
 	"warc zstd": func(t *testing.T) string { return "warc:" + filepath.Join(t.TempDir(), "store") + "?compress=zstd" },
 	"s3":        s3Store,
+	"s3 warc":   func(t *testing.T) string { return s3Store(t) + "&format=warc" },
 	"postgres":  pgStore,
 }
 
