@@ -18,10 +18,14 @@ func (l *local) pack(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	if err := c.Compact(ctx, string(l.producer.job)); err != nil && !errors.Is(err, store.ErrBusy) {
+	switch err := c.Compact(ctx, string(l.producer.job)); {
+	case err == nil, errors.Is(err, store.ErrBusy):
+		return nil
+	case ctx.Err() != nil: // what is not packed now is packed by the next run or export
+		return context.Cause(ctx)
+	default:
 		return fmt.Errorf("pack the store: %w", err)
 	}
-	return nil
 }
 
 // results writes results.jsonl and gathers the summary from it.

@@ -202,6 +202,7 @@ type member struct {
 	log      zerolog.Logger
 	name     string
 	registry *prometheus.Registry
+	parts    bool // Redis may not know of the beginnings of bodies that the store has
 
 	store   store.Store // all of them
 	fetcher *fetch.Fetcher
@@ -246,7 +247,7 @@ func (m *member) build(ctx context.Context) (err error) {
 	m.worker, err = worker.New(ctx, worker.Options{
 		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
 		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,
-		Metrics: figures, Rules: hostRules, RetryAfterCap: time.Duration(m.RetryAfterCap),
+		Metrics: figures, Rules: hostRules, RetryAfterCap: time.Duration(m.RetryAfterCap), Parts: m.parts,
 	})
 	if err != nil {
 		m.unwatch()

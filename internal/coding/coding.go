@@ -65,7 +65,7 @@ type Reader struct {
 // bytes: then its Read returns an error that wraps ErrTooLarge. NewReader returns nil when there is nothing to decode or
 // a coding is unknown, and an error that wraps ErrLayers for too many layers.
 func NewReader(header []string, src io.Reader, limit int64) (*Reader, error) {
-	names := codingNames(header)
+	names := Names(header)
 	if len(names) > maxLayers {
 		return nil, fmt.Errorf("%w: %d on top of one another, the limit is %d", ErrLayers, len(names), maxLayers)
 	}
@@ -85,8 +85,9 @@ func NewReader(header []string, src io.Reader, limit int64) (*Reader, error) {
 	return s, nil
 }
 
-// codingNames lists the codings in the order in which they were applied.
-func codingNames(header []string) []string {
+// Names lists the codings that the values of a Content-Encoding header name, in the order in which they were applied,
+// without "identity".
+func Names(header []string) []string {
 	var names []string
 	for _, value := range header {
 		for name := range strings.SplitSeq(value, ",") {

@@ -82,3 +82,12 @@ func (r *Record) BodyOf() string {
 	}
 	return r.Job
 }
+
+// NewBytes is how many bytes of the body came with the record's own answer: none where the body is an earlier one. It is
+// what an account counts.
+func (r *Record) NewBytes() int64 {
+	if r.Unchanged {
+		return 0
+	}
+	return r.Bytes
+}

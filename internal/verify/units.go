@@ -119,8 +119,8 @@ func (u *unit) record(r *store.Record) {
 	e := u.want[r.ID]
 	if e == nil {
 		u.wrong("structure", "request %s is recorded, but not in the account", r.ID)
-	} else if e.Outcome != r.Outcome || e.Bytes != r.Bytes {
-		u.wrong("structure", "request %s: its record says %s and %d bytes, the account %s and %d", r.ID, r.Outcome, r.Bytes, e.Outcome, e.Bytes)
+	} else if e.Outcome != r.Outcome || e.Bytes != r.NewBytes() {
+		u.wrong("structure", "request %s: its record says %s and %d bytes, the account %s and %d", r.ID, r.Outcome, r.NewBytes(), e.Outcome, e.Bytes)
 	}
 	if a := u.account; r.Job != u.job || r.Batch != a.Batch || r.Generation != a.Generation {
 		u.wrong("structure", "request %s: its record is of batch %s, generation %d, job %s", r.ID, r.Batch, r.Generation, r.Job)

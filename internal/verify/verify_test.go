@@ -267,7 +267,7 @@ func TestUnchangedBodiesAreReadWhereTheyLie(t *testing.T) {
 	if err := u.Add(&r); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, u, &store.Account{V: 1, Job: later, Batch: "b9", Entries: []store.Entry{{ID: "r9", Fate: store.Recorded, Outcome: store.OK, Bytes: r.Bytes}}})
+	commit(t, u, &store.Account{V: 1, Job: later, Batch: "b9", Entries: []store.Entry{{ID: "r9", Fate: store.Recorded, Outcome: store.OK, Bytes: r.NewBytes()}}})
 	report, err := verify.Run(t.Context(), s.store, later, verify.Options{})
 	if err != nil || !report.OK() || report.Bodies != 1 {
 		t.Errorf("%+v, %v", report, err)

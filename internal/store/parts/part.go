@@ -175,7 +175,7 @@ func (p *Part) Release() error {
 		return p.Drop()
 	}
 	var err error
-	if p.size > p.saved {
+	if p.err == nil && p.size > p.saved { // a flush that failed once may succeed the next time, having lost what it was to keep
 		err = p.checkpoint()
 	}
 	err = errors.Join(err, p.end())

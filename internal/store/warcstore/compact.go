@@ -311,7 +311,15 @@ func (m *merge) add(ctx context.Context, name string) (damaged, err error) {
 		return nil, err
 	}
 	path := m.s.unitPath(m.job, name, m.kind)
+	if p, err := m.s.findMerged(ctx, m.job, name); err != nil {
+		return nil, err
+	} else if p != nil { // a late commit, which has lost and is about to be taken back
+		return nil, disk.RemoveTmp(path)
+	}
 	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) { // such a one, taken back
+		return nil, nil
+	}
 	if err != nil {
 		return nil, disk.Trouble("open", path, err)
 	}

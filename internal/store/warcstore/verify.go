@@ -108,8 +108,9 @@ func (v *verifier) indexes(ctx context.Context) error {
 			err = v.indexesOf(ctx, path, there[stem+unitsExt])
 		case isUnits && !there[unitsStem+v.kind.Ext()]:
 			err = v.report(store.Finding{Kind: missingKind, Where: path, What: "the merged file that it is the index of is not there"}, nil)
-		case isCDXJ && !there[cdxjStem+v.kind.Ext()]:
-			err = v.report(store.Finding{Kind: orphanKind, Where: path, What: "the merged file that it is the index of is not there"},
+		case isCDXJ && !there[cdxjStem+v.kind.Ext()]: // it is placed before its file
+			err = v.report(store.Finding{Kind: orphanKind, Where: path, Note: true,
+				What: "the merged file that it is the index of is not there (yet): a merge is under way, or died"},
 				func() error { return disk.RemoveTmp(path) })
 		}
 		if err != nil {
@@ -119,6 +120,16 @@ func (v *verifier) indexes(ctx context.Context) error {
 	return nil
 }
 
+// allLoose reports whether every unit of a merged file has a file of its own still: then nothing needs the merged one.
+func (v *verifier) allLoose(list []entry) bool {
+	for _, e := range list {
+		if _, err := os.Stat(v.s.unitPath(v.job, e.unit, v.kind)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func (v *verifier) indexesOf(ctx context.Context, path string, hasUnits bool) error {
 	list, size, err := v.s.indexOf(ctx, path)
 	if err != nil {
@@ -126,8 +137,8 @@ func (v *verifier) indexesOf(ctx context.Context, path string, hasUnits bool) er
 	}
 	index := stemPath(path) + unitsExt
 	f := store.Finding{Kind: indexKind, Where: index}
-	if !hasUnits {
-		f.What = "the index of " + filepath.Base(path) + " is missing"
+	if !hasUnits { // it is placed after its file, and units are removed after it
+		f.What, f.Note = "the index of "+filepath.Base(path)+" is missing", v.allLoose(list)
 	} else if data, err := os.ReadFile(index); err != nil {
 		return disk.Trouble("read", index, err)
 	} else if !bytes.Equal(data, encodeUnits(filepath.Base(path), size, list)) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/coding"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
 )
@@ -267,7 +268,7 @@ func (b *body) encoding() string {
 	}
 	for name, values := range b.meta.Exchange.Response {
 		if strings.EqualFold(name, "Content-Encoding") {
-			return strings.Join(values, ",")
+			return strings.Join(coding.Names(values), ", ")
 		}
 	}
 	return ""

@@ -174,10 +174,10 @@ func (u *Unit) earlier(d warc.Digest, encoding string) original {
 			if o, err = u.s.readOriginal(in, at.offset, d); err != nil {
 				continue
 			}
-			if in.job != u.job {
-				o.body = "../" + in.job + "/" + o.body
-			}
 			u.s.known.keep(at, o)
+		}
+		if in.job != u.job {
+			o.body = "../" + in.job + "/" + o.body
 		}
 		if o.encoding == encoding {
 			return o

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/textproto"
 	"strconv"
-	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/coding"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
@@ -77,8 +75,7 @@ func (b *openedBody) open() error {
 	}
 	src := bufio.NewReaderSize(b.record, 4<<10)
 	b.payload = src
-	fields, err := readHead(src)
-	if err != nil {
+	if err := passHead(src); err != nil {
 		return err
 	}
 	length := b.record.Get(decodedField)
@@ -90,36 +87,37 @@ func (b *openedBody) open() error {
 		return fmt.Errorf("%w: %s is %.40q", warc.ErrDamaged, decodedField, length)
 	}
 	// What lies between two codings may be longer than what comes out at last, but not by much.
-	b.decoded, err = coding.NewReader(fields, src, n+n/8+1<<20)
+	if b.decoded, err = coding.NewReader([]string{b.record.Get(encodingField)}, src, n+n/8+1<<20); err != nil {
+		return err
+	}
+	if b.decoded == nil {
+		return fmt.Errorf("%w: %s is %.40q, which names nothing to undo", warc.ErrDamaged, encodingField, b.record.Get(encodingField))
+	}
 	b.left = n
-	return err
+	return nil
 }
 
 // maxHead is the most that the head of an answer may have; it was received, under a limit that is lower.
 const maxHead = 64 << 20
 
-// readHead reads the head of an HTTP answer and returns its Content-Encoding fields.
-func readHead(src *bufio.Reader) (encodings []string, err error) {
+// passHead reads the head of an HTTP answer.
+func passHead(src *bufio.Reader) error {
 	for read := 0; read < maxHead; {
 		line, err := src.ReadSlice('\n')
 		read += len(line)
 		long := err == bufio.ErrBufferFull
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if !long && strings.EqualFold(string(name), "Content-Encoding") {
-			encodings = append(encodings, textproto.TrimString(string(value)))
-		}
 		for err == bufio.ErrBufferFull {
 			line, err = src.ReadSlice('\n')
 			read += len(line)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !long && len(bytes.TrimRight(line, "\r\n")) == 0 {
-			return encodings, nil
+			return nil
 		}
 	}
-	return nil, fmt.Errorf("%w: the head of the answer does not end", warc.ErrDamaged)
+	return fmt.Errorf("%w: the head of the answer does not end", warc.ErrDamaged)
 }
 
 // Read reads decoded bytes.

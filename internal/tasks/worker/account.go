@@ -106,7 +106,7 @@ func (v *visitRun) entry(ctx context.Context, r *result, request *tasks.Request)
 // recorded is the entry of a recorded request. One that is not ok keeps the request, to be taken again from here, with
 // its body: the store outlives Redis.
 func (d *delivery) recorded(ctx context.Context, r *store.Record, request *tasks.Request) (store.Entry, error) {
-	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: newBytes(r), Attempts: r.Attempts,
+	entry := store.Entry{ID: r.ID, Fate: store.Recorded, Outcome: r.Outcome, Bytes: r.NewBytes(), Attempts: r.Attempts,
 		Unchanged: r.Unchanged}
 	if r.Error == nil {
 		return entry, nil
@@ -214,7 +214,7 @@ func (d *delivery) commit(ctx context.Context, unit store.Unit, account *store.A
 func (d *delivery) observe(records []*store.Record) {
 	for _, r := range records {
 		d.metrics.Finished(string(r.Outcome))
-		d.metrics.Bytes(newBytes(r))
+		d.metrics.Bytes(r.NewBytes())
 		d.metrics.Exchanged(time.Duration(r.ElapsedMS * float64(time.Millisecond)))
 		if r.Error != nil {
 			d.metrics.Failed(r.Error.Class)

@@ -46,7 +46,7 @@ func (v *visitRun) attempt(i int) *attempt {
 }
 
 // request fetches one request of the batch, with its redirects at the same host. start ends waits for a turn.
-func (v *visitRun) request(ctx, start context.Context, i int) result {
+func (v *visitRun) request(ctx, start context.Context, i int) (out result) {
 	a := v.attempt(i)
 	next, err := a.first(ctx)
 	if errors.Is(err, ledger.ErrNoBody) {
@@ -58,7 +58,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) result {
 	if err := a.takePart(ctx); err != nil {
 		return a.unkept(nil, err)
 	}
-	defer a.releasePart()
+	defer func() { a.endPart(&out) }()
 	for {
 		asked := a.ranged(next)
 		if !a.part.asked {
@@ -211,7 +211,7 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 		return a.unkept(resp, err)
 	}
 	defer w.Abort()
-	if a.spec.Resumes(resp.ContentLength) { // it cannot go on from where it is, but people want to see it
+	if a.spec.Resumes(resp.ContentLength) && a.method != http.MethodHead { // it cannot go on from where it is, but people want to see it
 		w.moves = a.noteDownload(ctx, resp.URL, 0, resp.ContentLength)
 		defer a.downloads.remove(w.moves)
 	}

@@ -32,6 +32,7 @@ type handler struct {
 	inspector     *asynq.Inspector
 	store         store.Store
 	parts         store.Resumer // the same, nil where it keeps no parts of bodies
+	allParts      bool          // any request may have one
 	downloads     downloads
 	fetcher       *fetch.Fetcher
 	gate          Gate

@@ -21,19 +21,21 @@ import (
 // A large body is kept as sent in a part, which outlives the attempt: when the transfer is cut, whoever tries again asks
 // for the rest of it (Range with If-Range, RFC 9110, sections 14.2 and 13.1.5). What differs by then starts over.
 
-// movedOn is how many bytes an attempt has to add to a body for not being counted. A body has an end, so this does, too.
+// movedOn is how many bytes an attempt has to add to what is kept of a body for not being counted. A body has an end, so
+// this does, too: an attempt that began at the first byte again, though some were kept, counts.
 const movedOn = 1 << 20
 
 // partial is the part of a large body in the hands of an attempt. Its zero value holds nothing.
 type partial struct {
 	store.Part
 	asked bool // the exchange under way asks for what is missing
+	anew  bool // bytes that were kept turned out to be of another version
 	moves *download
 }
 
 // takePart takes what an earlier attempt kept of the request's body. Without it the body is fetched from its beginning.
 func (a *attempt) takePart(ctx context.Context) error {
-	if !a.begun[a.id] {
+	if a.parts == nil || !a.begun[a.id] && !a.allParts {
 		return nil
 	}
 	kept, err := a.parts.HasPart(ctx, string(a.batch.Job), string(a.id))
@@ -94,7 +96,7 @@ func (a *attempt) ranged(next *fetch.Request) *fetch.Request {
 		return next
 	}
 	n := a.part.Note()
-	if next.Method != http.MethodGet || n.URL != next.URL || a.part.Size() >= n.Length || hasConditions(next.Header) {
+	if next.Method != http.MethodGet || !sameURL(next.URL, n.URL) || a.part.Size() >= n.Length || hasConditions(next.Header) {
 		return next
 	}
 	rest := *next
@@ -125,29 +127,39 @@ func (a *attempt) misfits(resp *fetch.Response) bool {
 		return false
 	}
 	n := a.part.Note()
-	from, length, ok := contentRange(resp.Header.Get("Content-Range"))
-	etag := resp.Header.Get("Etag")
+	from, to, length, ok := contentRange(resp.Header.Get("Content-Range"))
 	code := strings.Join(resp.Header["Content-Encoding"], ", ")
-	return !ok || from != a.part.Size() || length != n.Length || etag != "" && n.ETag != "" && etag != n.ETag ||
-		code != "" && code != n.Coding
+	return !ok || from != a.part.Size() || length != n.Length || !sameVersion(n, resp.Header) ||
+		resp.ContentLength >= 0 && resp.ContentLength != to-from+1 || n.Coding != "" && code != "" && code != n.Coding
+}
+
+// sameVersion reports whether an answer names the version that a part is of. Not every server looks at If-Range, so what
+// does not say is not believed (RFC 9110, section 15.3.7: a 206 has the validators of a 200).
+func sameVersion(n store.PartNote, h http.Header) bool {
+	if n.ETag != "" {
+		return h.Get("Etag") == n.ETag
+	}
+	return h.Get("Last-Modified") == n.LastModified
 }
 
 // contentRange reads "bytes FROM-TO/LENGTH" (RFC 9110, section 14.4).
-func contentRange(field string) (from, length int64, ok bool) {
+func contentRange(field string) (from, to, length int64, ok bool) {
 	unit, rest, _ := strings.Cut(field, " ")
 	span, total, _ := strings.Cut(rest, "/")
 	first, last, _ := strings.Cut(span, "-")
 	from, err1 := strconv.ParseInt(first, 10, 64)
 	to, err2 := strconv.ParseInt(last, 10, 64)
 	length, err3 := strconv.ParseInt(total, 10, 64)
-	return from, length, strings.EqualFold(unit, "bytes") && errors.Join(err1, err2, err3) == nil && from >= 0 && to >= from && to < length
+	return from, to, length, strings.EqualFold(unit, "bytes") && errors.Join(err1, err2, err3) == nil && from >= 0 && to >= from && to < length
 }
 
 // resumable says what a part of this answer's body would be of; ok is false where it could not go on: the answer does
 // not say how long it is, or nothing by which its body is known again for sure.
 func (a *attempt) resumable(resp *fetch.Response) (n store.PartNote, ok bool) {
-	n = store.PartNote{URL: resp.URL, ETag: resp.Header.Get("Etag"), Length: resp.ContentLength,
-		Coding: strings.Join(resp.Header["Content-Encoding"], ", ")}
+	n = store.PartNote{URL: resp.URL, ETag: resp.Header.Get("Etag"), Length: resp.ContentLength}
+	if resp.Coded() { // else it is kept as it is sent, whatever it says of itself
+		n.Coding = strings.Join(resp.Header["Content-Encoding"], ", ")
+	}
 	if strings.HasPrefix(n.ETag, "W/") { // weak: the same meaning, not the same bytes
 		n.ETag = ""
 	}
@@ -189,6 +201,7 @@ func (a *attempt) openPart(ctx context.Context, resp *fetch.Response) (bool, err
 		}
 		a.part.Part = part
 	}
+	a.part.anew = a.part.anew || a.part.Size() > 0
 	note.Stretches = []store.Stretch{stretch}
 	return true, a.part.Begin(note)
 }
@@ -199,16 +212,20 @@ func (a *attempt) dropPart() error {
 		return nil
 	}
 	part := a.part.Part
-	a.part = partial{}
+	a.part = partial{anew: a.part.anew || part.Size() > 0, moves: a.part.moves}
 	return part.Drop()
 }
 
-// releasePart keeps what there is for another attempt.
-func (a *attempt) releasePart() {
+// endPart keeps what there is for another attempt, if there will be one.
+func (a *attempt) endPart(out *result) {
 	if a.part.Part == nil {
 		return
 	}
-	if err := a.part.Release(); err != nil {
+	end := a.part.Release
+	if out.record != nil {
+		end = a.part.Drop
+	}
+	if err := end(); err != nil {
 		a.storeErr.CompareAndSwap(nil, &err)
 	}
 }
@@ -219,7 +236,10 @@ func (a *attempt) download(ctx context.Context, resp *fetch.Response) result {
 	from, length := a.part.Size(), a.part.Note().Length
 	a.part.moves = a.noteDownload(ctx, resp.URL, from, length)
 	resp.AsSent()
-	err := stream(resp.Body, growing{a.part})
+	err := stream(io.LimitReader(resp.Body, length-from), growing{a.part})
+	if err == nil {
+		err = ended(resp.Body)
+	}
 	a.downloads.remove(a.part.moves)
 	if err == nil && a.part.Size() != length {
 		err = &fetch.Error{Class: fetch.BodyCut, Op: "body",
@@ -241,6 +261,18 @@ func (a *attempt) download(ctx context.Context, resp *fetch.Response) result {
 	return out
 }
 
+// ended reports what follows a body that has all its bytes: nothing may.
+func ended(body io.Reader) error {
+	n, err := io.ReadFull(body, make([]byte, 1))
+	switch {
+	case n > 0:
+		return &fetch.Error{Class: fetch.Protocol, Op: "body", Err: errors.New("more bytes than were announced")}
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return err
+}
+
 // wholeHeader is what describes a body that came in pieces (RFC 9110, section 15.3.7.3).
 func wholeHeader(last http.Header, length int64) http.Header {
 	h := maps.Clone(last)
@@ -257,17 +289,12 @@ func (a *attempt) cutOff(ctx context.Context, resp *fetch.Response, err error, m
 	}
 	cut := a.part.moves.large(a.name)
 	cut.Have, cut.Cut = a.part.Size(), true
-	h := happening{class: string(broken.Class), canceled: broken.Class == fetch.Canceled, moved: moved >= movedOn,
+	h := happening{class: string(broken.Class), canceled: broken.Class == fetch.Canceled, moved: moved >= movedOn && !a.part.anew,
 		message: fmt.Sprintf("%v (%d of %d bytes were there)", err, cut.Have, cut.Length)}
 	out := a.end(resp, h, store.BodyRef{})
-	if out.record != nil { // nobody will go on
-		if err := a.dropPart(); err != nil {
-			a.storeErr.CompareAndSwap(nil, &err)
-		}
-		return out
+	if out.record == nil {
+		a.tellLarge(ctx, cut, a.id)
 	}
-	a.releasePart()
-	a.tellLarge(ctx, cut, a.id)
 	return out
 }
 
@@ -278,7 +305,7 @@ func (a *attempt) whole(ctx context.Context, resp *fetch.Response) (store.BodyRe
 	if first := note.Stretches[0].Exchange; first != nil {
 		meta.Exchange = first
 	}
-	if note.Coding == "" || strings.EqualFold(note.Coding, "identity") {
+	if note.Coding == "" {
 		ref, err := a.part.Adopt(ctx, a.unit, meta)
 		if err == nil {
 			a.part = partial{moves: a.part.moves}
@@ -323,9 +350,10 @@ func decode(codings string, sent io.Reader, to io.Writer, limit int64) error {
 		defer plain.Release()
 		source = plain
 	}
-	if err == nil {
-		err = stream(broken{source}, to)
+	if err != nil {
+		return &fetch.Error{Class: fetch.Decode, Op: "decode", Err: err}
 	}
+	err = stream(broken{source}, to)
 	if err == nil {
 		_, err = io.Copy(io.Discard, sent) // what follows the coding's own end was sent, too
 	}

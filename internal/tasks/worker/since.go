@@ -134,12 +134,3 @@ func confirmed(h http.Header, since *tasks.Since) http.Header {
 	}
 	return out
 }
-
-// newBytes is how many bytes of a record's body came with its answer: none where the body is an earlier one, so that
-// traffic is not overstated.
-func newBytes(r *store.Record) int64 {
-	if r.Unchanged {
-		return 0
-	}
-	return r.Bytes
-}

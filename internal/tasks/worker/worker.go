@@ -47,8 +47,11 @@ type Options struct {
 	Queues map[string]int
 	// DrainTimeout is how long requests in flight may go on once the worker is told to stop; 0 = 30 s.
 	DrainTimeout time.Duration
-	Logger       zerolog.Logger
-	Metrics      *metrics.Metrics // nil = counted nowhere
+	// Parts has the worker look in the store for the beginning of every request's body. Else it does so only where Redis
+	// says that there may be one, which it forgets with its data.
+	Parts   bool
+	Logger  zerolog.Logger
+	Metrics *metrics.Metrics // nil = counted nowhere
 	// OnRecord is called for each record committed by this worker, from many goroutines; nil = nobody asks.
 	OnRecord func(*store.Record)
 }
@@ -109,6 +112,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
 	h.parts, _ = o.Store.(store.Resumer)
+	h.allParts = o.Parts
 	h.stopping, w.stop = context.WithCancel(context.Background())
 	h.halted, w.halt = context.WithCancel(context.Background())
 	h.quit, w.quit = context.WithCancel(context.Background())
