@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -54,6 +55,10 @@ type PartNote struct {
 	Coding       string    `json:"coding,omitempty"`
 	Stretches    []Stretch `json:"stretches"`
 }
+
+// Coded reports whether the Content-Encoding changes bytes: identity, which nobody should send, does not (RFC 9110,
+// section 8.4.1).
+func (n PartNote) Coded() bool { return n.Coding != "" && !strings.EqualFold(n.Coding, "identity") }
 
 // Stretch is the bytes of a part that came in one exchange: from From to where the next one begins.
 type Stretch struct {

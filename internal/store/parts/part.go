@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
@@ -251,7 +250,7 @@ func (p *Part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 	case err != nil:
 	case p.folder.o.Adopt == nil:
 		err = errors.ErrUnsupported
-	case isCoded(p.note.Coding) || p.size != p.note.Length || !p.begun:
+	case p.note.Coded() || p.size != p.note.Length || !p.begun:
 		err = fmt.Errorf("%w: %d bytes of %d, coding %q", errNotWhole, p.size, p.note.Length, p.note.Coding)
 	case p.folder.o.Sync:
 		err = p.file.Sync()
@@ -269,10 +268,6 @@ func (p *Part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 	}
 	return ref, p.Drop()
 }
-
-// isCoded reports whether a Content-Encoding changes bytes: identity, which nobody should send, does not (RFC 9110,
-// section 8.4.1).
-func isCoded(coding string) bool { return coding != "" && !strings.EqualFold(coding, "identity") }
 
 // Whole is a part that is a whole body, during Adopt.
 type Whole struct {

@@ -255,7 +255,7 @@ func (p *part) adopt(ctx context.Context, to store.Unit) (ref store.BodyRef, err
 		return ref, errors.Join(p.err, errPartEnded)
 	case !ours || u.s != p.s || u.job != p.job:
 		return ref, errors.New("the unit is of another store or job")
-	case p.note.Coding != "":
+	case p.note.Coded():
 		return ref, fmt.Errorf("its bytes are coded as %s", p.note.Coding)
 	case p.Size() != p.note.Length:
 		return ref, fmt.Errorf("it has %d of %d bytes", p.Size(), p.note.Length)

@@ -255,6 +255,21 @@ func TestPartsThatCannotBeAdopted(t *testing.T) {
 	}
 }
 
+func TestPartThatSaysIdentityIsAdopted(t *testing.T) {
+	s := openTest(t, shared.Server(t).Database(t), Options{})
+	data := bytesOf(rowSize + 5)
+	note := noteOf(data)
+	note.Coding = "Identity"
+	p := takenPart(t, s)
+	if err := p.Begin(note); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	adopted(t, s, p, data)
+}
+
 func TestPartsNobodyCameForAreSwept(t *testing.T) {
 	raw := shared.Server(t).Database(t)
 	s := openTest(t, raw, Options{})

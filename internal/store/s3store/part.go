@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -176,8 +175,8 @@ func (p *part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 }
 
 func (p *part) adopt(ctx context.Context, to store.Unit, meta store.BodyMeta) (store.BodyRef, error) {
-	if c := p.state.Note.Coding; c != "" && !strings.EqualFold(c, "identity") { // which changes nothing (RFC 9110, section 8.4.1)
-		return store.BodyRef{}, fmt.Errorf("it is coded (%s)", c)
+	if p.state.Note.Coded() {
+		return store.BodyRef{}, fmt.Errorf("it is coded (%s)", p.state.Note.Coding)
 	}
 	if p.err != nil {
 		return store.BodyRef{}, p.err
