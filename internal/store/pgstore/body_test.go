@@ -201,24 +201,30 @@ func TestSweptUnitFailsAlone(t *testing.T) {
 	}
 }
 
-// A record that the server refuses although Add took it, which nothing is known to be, fails its unit alone.
+// A record that the server refuses although Add took it, which nothing is known to be, fails its unit alone; and so does
+// a unit beside it that was swept.
 func TestRefusedUnitFailsAlone(t *testing.T) {
 	s := openTest(t, shared.Server(t).Database(t), Options{})
 	var group []*request
-	for _, name := range []string{"a", "bad", "z"} {
+	for _, name := range []string{"a", "bad", "swept", "z"} {
 		u, a := begunUnit(t, s, name)
 		account, err := encodeAccount(a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if name == "bad" {
+		switch name {
+		case "bad":
 			account = "{"
+		case "swept":
+			if err := s.sweepUnit(t.Context(), u.(*unit).key); err != nil {
+				t.Fatal(err)
+			}
 		}
 		group = append(group, &request{unit: u.(*unit), given: a, account: account, done: make(chan struct{})})
 	}
 	s.commits.commit(group)
 	for i, r := range group {
-		if (r.err != nil) != (i == 1) {
+		if (r.err != nil) != (i == 1 || i == 2) || errors.Is(r.err, errSwept) != (i == 2) {
 			t.Errorf("%s: won %v, %v", r.unit.name, r.won, r.err)
 		}
 	}

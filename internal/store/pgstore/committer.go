@@ -125,8 +125,10 @@ func (c *committer) commit(group []*request) {
 	}
 	for _, r := range group {
 		if len(group) > 1 && isOurs(err) {
-			alone := []*request{r}
-			r.err = c.try(alone)
+			r.err = nil
+			if err := c.try([]*request{r}); err != nil { // a unit that was swept has its error already
+				r.err = err
+			}
 			continue
 		}
 		if r.err == nil || !errors.Is(r.err, errSwept) {
