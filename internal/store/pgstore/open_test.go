@@ -54,6 +54,10 @@ func TestOpenRefusesURLs(t *testing.T) {
 		"the server's own schema":       {"postgres://u:hunter2@h/d?schema=pg_catalog", "choose another"},
 		"a percent alone":               {"postgres://u:hunter2%@h/d", "cannot be read"},
 		"a question mark in a password": {"postgres://u:?hunter2%zz@h/d", "%3F"},
+		"a ? and no % in a password":    {"postgres://u:hun?hunter2@h/d", "%3F"},
+		"a ?, and digits before it":     {"postgres://u:5432?hunter2@h/d", "%3F"},
+		"a ? and an @ in a password":    {"postgres://u:p@ss?hunter2@h/d", "%3F"},
+		"an @ in a parameter":           {"postgres://h/d?password=hunter2@h", "%40"},
 		"a port that is none":           {"postgres://u:hunter2@h:port/d", "cannot be read"},
 		"an unknown sslmode":            {"postgres://u:hunter2@h/d?sslmode=perhaps", "sslmode"},
 		"a pool of nothing":             {"postgres://u:hunter2@h/d?pool_max_conns=0", "pool_max_conns"},
@@ -63,6 +67,9 @@ func TestOpenRefusesURLs(t *testing.T) {
 			_, err := Open(t.Context(), tt.raw, Options{})
 			wantSays(t, "Open", err, tt.says)
 		})
+	}
+	if _, err := Parse("postgres://user:s3c?ret@h/db"); err == nil || !strings.Contains(err.Error(), `"postgres://user…"`) {
+		t.Errorf("of a password with a question mark Parse says %v, want the user and no more", err)
 	}
 	_, err := Open(t.Context(), "postgres://h/d", Options{Sync: "sometimes"})
 	wantSays(t, "Open", err, "sometimes")

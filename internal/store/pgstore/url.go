@@ -41,6 +41,10 @@ func Parse(raw string) (Target, error) {
 	if !found || scheme != "postgres" && scheme != "postgresql" {
 		return t, fmt.Errorf("store %q is no PostgreSQL URL, write %s", redact(raw), form)
 	}
+	if strings.Contains(query, "@") { // which of the two the question mark belongs to nobody can tell
+		return t, fmt.Errorf("store %q: there is an @ behind a question mark; a ? in a password is written %%3F, "+
+			"an @ in a parameter %%40", redact(raw))
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return t, fmt.Errorf("store %q: the part after the question mark is not well formed; a %%, ? or & in a password "+
@@ -97,16 +101,20 @@ func join(place string, values url.Values) string {
 }
 
 // redact takes the password out of a URL that may be malformed, and what follows the question mark with it. It rather
-// takes too much.
+// takes too much: where an @ follows a question mark, which may be of a password or of a parameter, all but the user.
 func redact(raw string) string {
 	scheme, rest, found := strings.Cut(raw, "://")
 	if !found {
 		scheme, _, _ = strings.Cut(raw, ":")
 		return scheme + ":…"
 	}
+	at := strings.LastIndexByte(rest, '@')
+	if strings.Contains(rest[:max(at, 0)], "?") {
+		return scheme + "://" + rest[:strings.IndexAny(rest, ":/?@")] + "…"
+	}
 	place := rest
 	user := ""
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+	if at >= 0 {
 		user, _, _ = strings.Cut(rest[:at], ":")
 		user, place = user+"@", rest[at+1:]
 	}
