@@ -103,18 +103,21 @@ func (p *part) Release() error {
 		err = p.flush()
 	}
 	p.end()
-	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
-	defer cancel()
-	return errors.Join(err, p.letGo(ctx))
+	return errors.Join(err, p.letGo(context.Background()))
 }
 
-// letGo ends the lease. Of a part without bytes nothing stays.
+// letGo ends the lease. Of a part without bytes nothing stays; whether it has any the server knows better, since the
+// answer to the first append may have been lost.
 func (p *part) letGo(ctx context.Context) error {
-	sql := `UPDATE parts SET holder = NULL, held_until = '-infinity' WHERE key = $1 AND holder = $2`
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
 	if p.size == 0 {
-		sql = `DELETE FROM parts WHERE key = $1 AND holder = $2`
+		gone, err := p.s.async(ctx, `DELETE FROM parts WHERE key = $1 AND holder = $2 AND size = 0`, p.key, p.holder)
+		if err != nil || gone > 0 {
+			return trouble("release part", err)
+		}
 	}
-	_, err := p.s.async(ctx, sql, p.key, p.holder)
+	_, err := p.s.async(ctx, `UPDATE parts SET holder = NULL, held_until = '-infinity' WHERE key = $1 AND holder = $2`, p.key, p.holder)
 	return trouble("release part", err)
 }
 
@@ -133,7 +136,7 @@ func (p *part) Drop() error {
 func (p *part) remove() error {
 	return p.change(func(ctx context.Context, tx pgx.Tx) error {
 		err := oneRow(tx.Exec(ctx, `DELETE FROM parts WHERE key = $1 AND holder = $2`, p.key, p.holder))
-		if err == nil && p.rows > 0 {
+		if err == nil { // also where no rows are known: the answer to the first append may have been lost
 			_, err = tx.Exec(ctx, `DELETE FROM bodies WHERE owner = $1`, p.key)
 		}
 		return err

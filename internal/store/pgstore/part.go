@@ -190,7 +190,7 @@ func (p *part) Begin(n store.PartNote) error {
 	p.err = p.change(func(ctx context.Context, tx pgx.Tx) error {
 		err := oneRow(tx.Exec(ctx, `UPDATE parts SET key = $3, note = $4::json, size = 0, rows = 0, digest = NULL, touched_at = now()
 			WHERE key = $1 AND holder = $2`, p.key, p.holder, fresh, string(note)))
-		if err == nil && p.rows > 0 {
+		if err == nil {
 			_, err = tx.Exec(ctx, `DELETE FROM bodies WHERE owner = $1`, p.key)
 		}
 		return err
@@ -275,7 +275,9 @@ func (p *part) adopt(ctx context.Context, to store.Unit) (ref store.BodyRef, err
 		ref.Body = name
 		return ref, p.remove()
 	}
-	if err := u.enlist(ctx); err != nil {
+	call, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if err := u.enlist(call); err != nil {
 		return ref, trouble("write to the unit", err)
 	}
 	if err := p.hand(u, n); err != nil {

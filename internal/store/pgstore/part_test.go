@@ -2,13 +2,17 @@ package pgstore
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/redistest"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/pgstore/pgtest"
 	"github.com/google/go-cmp/cmp"
@@ -268,6 +272,87 @@ func TestPartThatSaysIdentityIsAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	adopted(t, s, p, data)
+}
+
+// The first row was written and the answer lost: Release keeps what is there, Drop removes it with the part.
+func TestPartWhoseFirstAnswerWasLost(t *testing.T) {
+	raw := shared.Server(t).Database(t)
+	s, direct := openTest(t, raw, Options{}), openTest(t, raw, Options{})
+	data := bytesOf(rowSize)
+	tests := map[string]struct {
+		end  func(store.Part) error
+		kept int64
+	}{
+		"released": {store.Part.Release, rowSize},
+		"dropped":  {store.Part.Drop, 0},
+	}
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
+			p := takenPart(t, s)
+			if err := p.Begin(noteOf(data)); err != nil {
+				t.Fatal(err)
+			}
+			hidden := *p.(*part) // writes what p never learns of
+			if _, err := hidden.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			p.(*part).err = errors.New("no answer")
+			if err := tt.end(p); err != nil {
+				t.Fatal(err)
+			}
+			wantNothingLeft(t, direct)
+			next := takenPart(t, direct)
+			if next.Size() != tt.kept {
+				t.Errorf("the next holder finds %d bytes, want %d", next.Size(), tt.kept)
+			}
+			if err := next.Drop(); err != nil {
+				t.Fatal(err)
+			}
+			wantNothingLeft(t, direct)
+		})
+	}
+}
+
+// With a server that takes what it is sent and says nothing, neither Adopt nor letting go waits for ever.
+func TestPartAtASilentServer(t *testing.T) {
+	t.Parallel()
+	server := shared.Server(t)
+	proxy := redistest.Proxy(t, server.Addr())
+	s := openTest(t, strings.Replace(server.Database(t), server.Addr(), proxy.Addr(), 1), Options{})
+	u, err := s.Begin(t.Context(), crashJob, "b1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytesOf(rowSize)
+	p := takenPart(t, s)
+	if err := p.Begin(noteOf(data)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Mute(true)
+	began := time.Now()
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if _, err := p.Adopt(context.Background(), u, store.BodyMeta{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Adopt = %v", err)
+		}
+	})
+	other := &part{s: s, key: newKey(), holder: newKey()}
+	if err := other.letGo(context.Background()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("letGo = %v", err)
+	}
+	asking.Wait()
+	if took := time.Since(began); took > callLimit+5*time.Second {
+		t.Errorf("they took %v", took)
+	}
+	proxy.Mute(false)
+	awaitCheck(t.Context(), s)
+	if err := errors.Join(u.Discard(), p.Drop()); err != nil {
+		t.Error(err)
+	}
+	wantNothingLeft(t, s)
 }
 
 func TestPartsNobodyCameForAreSwept(t *testing.T) {
