@@ -177,7 +177,7 @@ func TestASpoiltPartIsNotAdopted(t *testing.T) {
 	if err := p.(*part).finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.c.put(t.Context(), s.keys.partBytes(crashJob, "r1"), inMemory(random(2, testPiece+1)), "", condition{}); err != nil {
+	if _, err := s.c.put(t.Context(), p.(*part).up.key, inMemory(random(2, testPiece+1)), "", condition{}); err != nil {
 		t.Fatal(err)
 	}
 	u := beginArchive(t, s, "b1")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -26,7 +27,8 @@ type heldPart struct {
 	V      int            `json:"v"`
 	Holder string         `json:"holder,omitempty"` // "" when nobody has it
 	Note   store.PartNote `json:"note"`
-	Upload string         `json:"upload,omitempty"` // id of the multipart upload to parts/REQUEST.bytes
+	Upload string         `json:"upload,omitempty"` // id of the multipart upload
+	Key    string         `json:"key,omitempty"`    // of the upload and the object that it becomes: no other upload has it
 	Pieces []piece        `json:"pieces,omitempty"`
 	Hash   []byte         `json:"hash,omitempty"`  // state of SHA-256 after the pieces
 	Whole  bool           `json:"whole,omitempty"` // the upload was completed
@@ -62,7 +64,7 @@ func (s *base) hold(ctx context.Context, job, request string) (*part, error) {
 		return nil, errClosed
 	}
 	p := &part{s: s, ctx: ctx, job: job, request: request, key: s.keys.partState(job, request), hash: sha256.New()}
-	p.up = &upload{s: s, key: s.keys.partBytes(job, request)}
+	p.up = p.newUpload()
 	err := p.claim(ctx)
 	if err == nil {
 		err = p.load(ctx)
@@ -107,7 +109,15 @@ func (s *base) readPart(ctx context.Context, key string) (h heldPart, o object, 
 	if h.V > partVersion {
 		return h, o, fmt.Errorf("%s %w: it has version %d, this program knows %d: use a newer one", key, errDamaged, h.V, partVersion)
 	}
+	if h.Upload != "" && h.Key == "" { // by a program that had one key for all uploads of a request
+		h.Key = strings.TrimSuffix(key, partState) + ".bytes"
+	}
 	return h, o, nil
+}
+
+// newUpload is for the bytes of one transfer. Those of an earlier one may wait under their own key for a unit's commit.
+func (p *part) newUpload() *upload {
+	return &upload{s: p.s, key: p.s.keys.partBytes(p.job, p.request, randomHex(8))}
 }
 
 // load takes up what is kept. An upload that is gone, as servers abort those that are old, leaves an empty part.
@@ -116,6 +126,9 @@ func (p *part) load(ctx context.Context) (err error) {
 		return err
 	}
 	there := true
+	if p.state.Upload != "" {
+		p.up.key = p.state.Key
+	}
 	if p.state.Whole {
 		_, err = p.s.c.head(ctx, p.up.key)
 		if there = !isMissing(err); there && err != nil {
@@ -248,7 +261,7 @@ func (p *part) release(ctx context.Context) error {
 	tail, old := p.state.Tail, p.state.Tail
 	n := p.state.TailN
 	if p.spool.size != n {
-		tail, n = p.s.keys.folder(p.job, partsFolder)+p.request+".tail~"+randomHex(8), p.spool.size
+		tail, n = p.s.keys.partTail(p.job, p.request, randomHex(8)), p.spool.size
 		if _, err := p.s.c.put(ctx, tail, p.spool.payload(), "", condition{}); err != nil {
 			tail, n = "", 0 // then only the pieces are kept
 		}

@@ -25,8 +25,9 @@ const (
 
 // The endings of what is kept of a body whose transfer was cut.
 const (
-	partState = ".json"  // who holds it, and what it is
-	partBytes = ".bytes" // the upload, and the object that it becomes
+	partState = ".json"   // who holds it, and what it is
+	partBytes = ".bytes~" // before a random number: an upload, and the object that it becomes
+	partTail  = ".tail~"  // before a random number: bytes that are too few for a piece
 )
 
 // layout makes keys. It is the store's prefix with a slash behind it, or nothing.
@@ -57,8 +58,21 @@ func (l layout) tmp(job, name string) string  { return l.folder(job, tmpFolder) 
 func (l layout) partState(job, name string) string {
 	return l.folder(job, partsFolder) + name + partState
 }
-func (l layout) partBytes(job, name string) string {
-	return l.folder(job, partsFolder) + name + partBytes
+func (l layout) partBytes(job, name, random string) string {
+	return l.folder(job, partsFolder) + name + partBytes + random
+}
+func (l layout) partTail(job, name, random string) string {
+	return l.folder(job, partsFolder) + name + partTail + random
+}
+
+// stateOf returns the key of the state that an upload's key or a tail's belongs to.
+func stateOf(key string) string {
+	for _, ending := range []string{partBytes, partTail} {
+		if i := strings.LastIndex(key, ending); i >= 0 {
+			return key[:i] + partState
+		}
+	}
+	return key
 }
 
 func checkNames(job, unit string) error {

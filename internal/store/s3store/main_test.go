@@ -16,6 +16,11 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(crashURL); url != "" {
 		os.Exit(crashChild(url))
 	}
+	for name, value := range s3test.Environment() { // so that tests may run beside each other
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
 	goleak.VerifyTestMain(m)
 }
 

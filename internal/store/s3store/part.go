@@ -75,7 +75,7 @@ func (p *part) send(ctx context.Context) error {
 	}
 	tail := p.state.Tail
 	err = p.change(ctx, func(h *heldPart) {
-		h.Upload, h.Pieces, h.Hash = p.up.id, slices.Clone(p.up.pieces), sum
+		h.Upload, h.Key, h.Pieces, h.Hash = p.up.id, p.up.key, slices.Clone(p.up.pieces), sum
 		h.Tail, h.TailN = "", 0
 	})
 	if err == nil && tail != "" {
@@ -99,9 +99,9 @@ func (p *part) forget(ctx context.Context, n store.PartNote) error {
 	if err != nil {
 		return err
 	}
-	p.s.removePart(ctx, p.up.key, old)
+	p.s.removePart(ctx, old)
 	p.s.sends(old.Upload, false)
-	p.up = &upload{s: p.s, key: p.up.key}
+	p.up = p.newUpload()
 	p.spool.reset()
 	p.hash.Reset()
 	p.err = nil
@@ -109,12 +109,12 @@ func (p *part) forget(ctx context.Context, n store.PartNote) error {
 }
 
 // removePart removes what a state named.
-func (s *base) removePart(ctx context.Context, key string, h heldPart) {
+func (s *base) removePart(ctx context.Context, h heldPart) {
 	if h.Upload != "" && !h.Whole {
-		_ = s.c.abort(ctx, key, h.Upload)
+		_ = s.c.abort(ctx, h.Key, h.Upload)
 	}
 	if h.Whole {
-		_ = s.c.remove(ctx, key)
+		_ = s.c.remove(ctx, h.Key)
 	}
 	if h.Tail != "" {
 		_ = s.c.remove(ctx, h.Tail)
@@ -130,10 +130,13 @@ func (p *part) Stretch(x store.Stretch) error {
 	return nil
 }
 
-// finish makes the part an object under parts/REQUEST.bytes.
+// finish makes the part an object under the key of its upload. It fails for a holder that was taken for dead.
 func (p *part) finish(ctx context.Context) error {
-	if p.state.Whole || p.Size() == 0 {
+	if p.Size() == 0 {
 		return nil
+	}
+	if p.state.Whole {
+		return p.change(ctx, func(*heldPart) {})
 	}
 	if p.spool.size > 0 {
 		if err := p.send(ctx); err != nil {

@@ -236,6 +236,99 @@ func replaceDead(t *testing.T, asleep, awake either, adopt func(p store.Part, da
 	adopt(p, data)
 }
 
+// Between one worker's Adopt and its Commit another may begin anew, with what the origin says then. Each gets its own bytes.
+func TestAnAdoptedPartIsNotOverwritten(t *testing.T) {
+	t.Parallel()
+	server := s3test.StartBeside(t)
+	a, b := openParts(t, server.URL("again")), openParts(t, server.URL("again"))
+	var units []*unit
+	var refs []store.BodyRef
+	for i, s := range []*Store{a, b} {
+		p := take(t, s, "r1")
+		if err := p.Begin(note(testPiece + 1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Write(random(uint64(i), testPiece+1)); err != nil {
+			t.Fatal(err)
+		}
+		u := begin(t, s, fmt.Sprint("b", i))
+		ref, err := p.Adopt(t.Context(), u, store.BodyMeta{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		units, refs = append(units, u), append(refs, ref)
+	}
+	for i, u := range units {
+		if _, won, err := u.Commit(t.Context(), account(u.name, "d")); err != nil || !won {
+			t.Fatalf("Commit of unit %d: won %v, %v", i, won, err)
+		}
+		wantBodyBytes(t, u.s, crashJob, refs[i].Body, random(uint64(i), testPiece+1))
+	}
+	if left := leftovers(t, a, crashJob); len(left) > 0 {
+		t.Errorf("there are left %q", left)
+	}
+}
+
+// A holder that slept over its lease with a whole part learns so before the part becomes a body, and spoils nothing.
+func TestAWholePartThatWasLostIsNotAdopted(t *testing.T) {
+	t.Parallel()
+	server := s3test.StartBeside(t)
+	asleep, awake := openParts(t, server.URL("whole")), openParts(t, server.URL("whole"))
+	asleep.lease = 600 * time.Hour // it does not renew its holding
+	old := take(t, asleep, "r1")
+	if err := old.Begin(note(testPiece + 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Write(random(1, testPiece+1)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := old.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	state, o, err := awake.readPart(t.Context(), awake.keys.partState(crashJob, "r1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &part{s: &awake.base, ctx: t.Context(), job: crashJob, request: "r1", key: awake.keys.partState(crashJob, "r1"), state: state, etag: o.etag}
+	p.state.Holder = "another"
+	if err := p.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Adopt(t.Context(), begin(t, asleep, "b1"), store.BodyMeta{}); !errors.Is(err, errLost) {
+		t.Errorf("Adopt of what another has = %v, want errLost", err)
+	}
+	wantHas(t, awake, "r1", true)
+}
+
+// A part of an older program, which had one key for all uploads of a request, goes on.
+func TestAPartOfAnOlderProgramGoesOn(t *testing.T) {
+	t.Parallel()
+	server := s3test.StartBeside(t)
+	s := openParts(t, server.URL("older"))
+	data := random(1, 2*testPiece)
+	p := take(t, s, "r1").(*part)
+	p.up.key = s.keys.folder(crashJob, partsFolder) + "r1.bytes"
+	if _, err := p.Write(data[:testPiece+1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.change(t.Context(), func(h *heldPart) { h.Key = "" }); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Release(); err != nil {
+		t.Fatal(err)
+	}
+	next := take(t, s, "r1")
+	if next.Size() != testPiece+1 {
+		t.Fatalf("the part has %d bytes, want %d", next.Size(), testPiece+1)
+	}
+	if _, err := next.Write(data[testPiece+1:]); err != nil {
+		t.Fatal(err)
+	}
+	adopt(t, s, next, data)
+}
+
 // A holder renews its holding though nothing comes.
 func TestALivingHolderKeepsItsPart(t *testing.T) {
 	server := s3test.Start(t)

@@ -7,7 +7,7 @@
 //	PREFIX/JOB/bodies/ab/SHA256.EXT      bodies, named by their digest
 //	PREFIX/JOB/tmp/WORKER~RUN~N~M        large bodies being uploaded: worker, run of it, number of the unit, of the body
 //	PREFIX/JOB/parts/REQUEST.json        what is known of a large body whose transfer was cut
-//	PREFIX/JOB/parts/REQUEST.bytes       the upload of its beginning
+//	PREFIX/JOB/parts/REQUEST.bytes~…     the upload of its beginning, and the object that it becomes
 //
 // That is the layout of package filestore, so that a copy of PREFIX in a folder can be opened as file:DIR, and a folder
 // copied to PREFIX as s3:.

@@ -55,7 +55,7 @@ type sweep struct {
 	s       *base
 	job     string
 	before  time.Time
-	kept    map[string]bool // ids of the uploads, and keys of tails, that parts refer to which stay
+	kept    map[string]bool // ids of uploads, and keys of objects, that parts refer to which stay; and states not understood
 	removed int
 }
 
@@ -63,9 +63,6 @@ func (s *base) newSweep(job string, now time.Time, olderThan time.Duration) *swe
 	// The server's clock shows whole seconds.
 	return &sweep{s: s, job: job, before: now.Add(time.Second - olderThan), kept: make(map[string]bool)}
 }
-
-// unknown stands before keys whose uploads are kept because it is not known which is the right one.
-const unknown = "?"
 
 func (sw *sweep) isOld(t time.Time) bool { return !t.After(sw.before) }
 
@@ -128,7 +125,7 @@ func (sw *sweep) parts(ctx context.Context) error {
 		}
 	}
 	for _, key := range others {
-		if !sw.kept[key] && !s.isSending(key) {
+		if !sw.kept[key] && !sw.kept[stateOf(key)] && !s.isSending(key) {
 			if err := sw.remove(ctx, key); err != nil {
 				return err
 			}
@@ -140,13 +137,12 @@ func (sw *sweep) parts(ctx context.Context) error {
 // part drops one part, after having taken it, so that nobody else has it; or notes what it refers to.
 func (sw *sweep) part(ctx context.Context, key, request string, old bool) error {
 	s := sw.s
-	bytes := s.keys.partBytes(sw.job, request)
 	h, o, err := s.readPart(ctx, key)
 	switch {
 	case isMissing(err):
 		return nil
 	case errors.Is(err, errDamaged): // by a newer program, perhaps
-		sw.kept[bytes], sw.kept[unknown+bytes] = true, true
+		sw.kept[key] = true // with all that may be its
 		return nil
 	case err != nil:
 		return err
@@ -154,11 +150,11 @@ func (sw *sweep) part(ctx context.Context, key, request string, old bool) error 
 	if old && (h.Holder == "" || o.now.Sub(o.modified) >= s.lease) {
 		p := &part{s: s, ctx: ctx, job: sw.job, request: request, key: key, etag: o.etag, state: heldPart{V: partVersion, Holder: s.run}}
 		if err := p.save(ctx); err == nil {
-			s.removePart(ctx, bytes, h)
+			s.removePart(ctx, h)
 			return sw.remove(ctx, key)
 		}
 	}
-	sw.kept[h.Upload], sw.kept[h.Tail], sw.kept[bytes] = true, true, true
+	sw.kept[h.Upload], sw.kept[h.Key], sw.kept[h.Tail] = true, true, true
 	return nil
 }
 
@@ -183,7 +179,7 @@ func (sw *sweep) uploads(ctx context.Context) error {
 func (s *base) strays(ctx context.Context, job string, kept map[string]bool) iter.Seq2[minio.ObjectMultipartInfo, error] {
 	return func(yield func(minio.ObjectMultipartInfo, error) bool) {
 		for u, err := range s.c.uploads(ctx, s.keys.body(job, "")) {
-			if err == nil && (kept[u.UploadID] || kept[unknown+u.Key] || s.isSending(u.UploadID)) {
+			if err == nil && (kept[u.UploadID] || kept[stateOf(u.Key)] || s.isSending(u.UploadID)) {
 				continue
 			}
 			if !yield(u, err) || err != nil {

@@ -273,7 +273,7 @@ func TestVerifyTellsTroubleFromDamage(t *testing.T) {
 func TestSweepLeavesWhatItDoesNotUnderstand(t *testing.T) {
 	server := s3test.Start(t)
 	s := openParts(t, server.URL("newer-part"))
-	if _, err := s.c.start(t.Context(), s.keys.partBytes(crashJob, "r1"), ""); err != nil {
+	if _, err := s.c.start(t.Context(), s.keys.partBytes(crashJob, "r1", "0123"), ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.c.put(t.Context(), s.keys.partState(crashJob, "r1"), inMemory([]byte(`{"v":99}`)), "", condition{}); err != nil {

@@ -248,8 +248,7 @@ func (v *verifier) cutTransfers(ctx context.Context, s *base) error {
 		if err != nil {
 			return err
 		}
-		request, isState := strings.CutSuffix(strings.TrimPrefix(o.Key, folder), partState)
-		if !isState {
+		if !strings.HasSuffix(o.Key, partState) {
 			others = append(others, o.Key)
 			continue
 		}
@@ -258,16 +257,15 @@ func (v *verifier) cutTransfers(ctx context.Context, s *base) error {
 			if err := v.unread("torn", o.Key, err); err != nil {
 				return err
 			}
-			v.kept[s.keys.partBytes(v.job, request)] = true
-			v.kept[unknown+s.keys.partBytes(v.job, request)] = true
+			v.kept[o.Key] = true // with all that may be its
 			continue
 		}
-		v.kept[h.Upload], v.kept[h.Tail], v.kept[s.keys.partBytes(v.job, request)] = true, true, true
+		v.kept[h.Upload], v.kept[h.Key], v.kept[h.Tail] = true, true, true
 		v.found(store.Finding{Kind: "temporary", Where: o.Key, Note: true,
 			What: fmt.Sprintf("%d of %d bytes of a body whose transfer was cut", h.size(), h.Note.Length)})
 	}
 	for _, key := range others {
-		if v.kept[key] || s.isSending(key) {
+		if v.kept[key] || v.kept[stateOf(key)] || s.isSending(key) {
 			continue
 		}
 		if err := v.leftover(key, "bytes of a transfer of which nothing else is known", func() error { return s.c.remove(ctx, key) }); err != nil {
