@@ -44,8 +44,8 @@ func (h *heldPart) size() int64 {
 	return n
 }
 
-// errLost says that a holder was taken for dead.
-var errLost = errors.New("the part was taken over by another holder")
+// errLost says that a holder was taken for dead. The part is another's, so to the caller it is busy.
+var errLost = fmt.Errorf("the part was taken over by another holder: %w", store.ErrBusy)
 
 // Part takes what is kept under a request's id.
 func (s *base) Part(ctx context.Context, job, request string) (store.Part, error) {

@@ -227,8 +227,8 @@ func replaceDead(t *testing.T, asleep, awake either, adopt func(p store.Part, da
 		t.Fatal(err)
 	}
 	// The sleeper wakes and goes on: it uploads its own second piece and learns that the part is another's.
-	if _, err := old.Write(bytes.Repeat([]byte("x"), 2*testPiece)); !errors.Is(err, errLost) {
-		t.Errorf("the sleeper's Write = %v, want errLost", err)
+	if _, err := old.Write(bytes.Repeat([]byte("x"), 2*testPiece)); !errors.Is(err, errLost) || !errors.Is(err, store.ErrBusy) {
+		t.Errorf("the sleeper's Write = %v, want errLost, which is ErrBusy", err)
 	}
 	if err := old.Release(); err != nil {
 		t.Errorf("the sleeper's Release: %v", err)
@@ -296,8 +296,8 @@ func TestAWholePartThatWasLostIsNotAdopted(t *testing.T) {
 	if err := p.save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := old.Adopt(t.Context(), begin(t, asleep, "b1"), store.BodyMeta{}); !errors.Is(err, errLost) {
-		t.Errorf("Adopt of what another has = %v, want errLost", err)
+	if _, err := old.Adopt(t.Context(), begin(t, asleep, "b1"), store.BodyMeta{}); !errors.Is(err, store.ErrBusy) {
+		t.Errorf("Adopt of what another has = %v, want ErrBusy", err)
 	}
 	wantHas(t, awake, "r1", true)
 }
