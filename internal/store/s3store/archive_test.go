@@ -92,7 +92,8 @@ func fetchTo(t *testing.T, u store.Unit, url string, data []byte, coded bool) *s
 
 // A copy of the prefix in a folder is a store of package warcstore, and can be merged there.
 func TestACopyOfAnArchiveIsAFolderOfWARCFiles(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	for _, kind := range []string{"gzip", "zstd"} {
 		t.Run(kind, func(t *testing.T) {
 			s := openArchiveTest(t, server.URL("copied-"+kind)+"&format=warc&compress="+kind)

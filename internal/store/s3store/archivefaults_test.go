@@ -23,7 +23,8 @@ func isCommit(c s3test.Call) bool {
 
 // The server keeps the unit and its answer is lost: the writer learns that it won, a rival that it lost.
 func TestALostAnswerDoesNotLoseAnArchivesRace(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	const format = "&format=warc"
 	for claim, size := range map[string]int{"one PUT": 1000, "in pieces": 12 << 20} {
@@ -62,7 +63,8 @@ func TestALostAnswerDoesNotLoseAnArchivesRace(t *testing.T) {
 
 // All answers to the commit are lost: it fails though the unit is visible. The next Commit finds its own.
 func TestAnArchivesCommitThatCouldNotBeToldIsFound(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openArchiveTest(t, s3test.URL(proxy.Addr(), "untold")+"&format=warc")
 	u := beginArchive(t, s, "b1")
@@ -83,7 +85,8 @@ func TestAnArchivesCommitThatCouldNotBeToldIsFound(t *testing.T) {
 
 // Every sixth call goes wrong, each time in another way, and nobody notices but the clock.
 func TestArchiveConformanceOverABadLine(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	faults := []s3test.Fault{s3test.Busy, s3test.Cut, s3test.LoseAnswer, s3test.CutAnswer}
 	var calls atomic.Int64
@@ -109,7 +112,8 @@ func TestArchiveConformanceOverABadLine(t *testing.T) {
 
 // While the server is away a commit fails in bounded time and loses nothing: tried again later, it succeeds.
 func TestAnArchivesOutageIsWaitedOut(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openArchiveTest(t, s3test.URL(proxy.Addr(), "outage")+"&format=warc")
 	s.piece, s.onePut = func(int) int64 { return 5 << 20 }, 5<<20

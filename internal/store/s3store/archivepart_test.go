@@ -108,7 +108,8 @@ func shapes(t *testing.T, s *Archive, unit string) (list []string) {
 }
 
 func TestAPartBecomesRecordsOfAnArchive(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	data := random(7, 2*testPiece+1000)
 	sum := func(from, to int) string { return sumOf(data[from:to]) }
 	for claim, tt := range map[string]struct {

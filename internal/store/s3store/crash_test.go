@@ -208,7 +208,8 @@ func runChild(t *testing.T, url, step string, nth, killAfter int) (acked []int, 
 }
 
 func TestKilledAtEachStep(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	for i, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			url := server.URL("killed-" + step)
@@ -222,7 +223,8 @@ func TestKilledAtEachStep(t *testing.T) {
 }
 
 func TestArchiveKilledAtEachStep(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	for i, step := range archiveSteps {
 		t.Run(step, func(t *testing.T) {
 			nth := 3 + 7*i
@@ -240,7 +242,8 @@ func TestArchiveKilledAtEachStep(t *testing.T) {
 }
 
 func TestKilledAtRandomMoments(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	rounds := 5
 	if testing.Short() {
 		rounds = 2

@@ -30,7 +30,8 @@ func nth(n int64, f s3test.Fault) func(s3test.Call) s3test.Fault {
 
 // Every sixth call goes wrong, each time in another way, and nobody notices but the clock.
 func TestConformanceOverABadLine(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	faults := []s3test.Fault{s3test.Busy, s3test.Cut, s3test.LoseAnswer, s3test.CutAnswer}
 	var calls atomic.Int64
@@ -90,7 +91,8 @@ func random(seed uint64, n int) []byte {
 
 // While the server is away a commit fails in bounded time and loses nothing: tried again later, it succeeds.
 func TestAnOutageIsWaitedOut(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openTest(t, s3test.URL(proxy.Addr(), "outage"))
 	s.piece = func(int) int64 { return 5 << 20 }
@@ -160,7 +162,8 @@ func TestALostAnswerDoesNotLoseTheRace(t *testing.T) {
 
 // All answers to the PUT are lost: Commit fails though the unit is visible. The next Commit finds its own.
 func TestACommitThatCouldNotBeToldIsFound(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openTest(t, s3test.URL(proxy.Addr(), "untold"))
 	proxy.Spoil(func(c s3test.Call) s3test.Fault {
@@ -181,7 +184,8 @@ func TestACommitThatCouldNotBeToldIsFound(t *testing.T) {
 
 // A server that takes a request and says nothing is given up in about ten seconds.
 func TestASilentServerIsGivenUp(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openTest(t, s3test.URL(proxy.Addr(), "silent"))
 	proxy.Spoil(nth(1, s3test.Hang))

@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -21,11 +22,15 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	if err := flag.Set("test.parallel", "6"); err != nil { // most wait for a server or a clock, also where there are few processors
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 
 func TestConformance(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	n := 0
 	tests := map[string]func(*Store){
 		"as it is":                          func(*Store) {},
@@ -49,7 +54,8 @@ func TestConformance(t *testing.T) {
 }
 
 func TestArchiveConformance(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	n := 0
 	tests := map[string]struct {
 		parameters string

@@ -51,7 +51,8 @@ func wantHas(t *testing.T, s store.Resumer, request string, want bool) {
 
 // A body that is cut again and again goes on, each time with another worker, and becomes a body like any other.
 func TestAPartGoesOnFromWorkerToWorker(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	t.Run("over a good line", func(t *testing.T) { goOn(t, server.URL("parts")) })
 	t.Run("while every third answer is lost", func(t *testing.T) {
 		proxy := s3test.NewProxy(t, server.Addr())

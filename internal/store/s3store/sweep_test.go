@@ -253,7 +253,8 @@ func contents(t *testing.T, s store.Store) map[string]any {
 
 // What cannot be read at the moment is not reported as damaged.
 func TestVerifyTellsTroubleFromDamage(t *testing.T) {
-	server := s3test.Start(t)
+	t.Parallel()
+	server := s3test.StartBeside(t)
 	proxy := s3test.NewProxy(t, server.Addr())
 	s := openTest(t, s3test.URL(proxy.Addr(), "trouble"))
 	commitOne(t, s, "b1", random(1, 100))
