@@ -62,6 +62,7 @@ func (f Filter) String() string {
 	return strings.Join(parts, " and ")
 }
 
+// String is the term as it was given.
 func (t *term) String() string { return t.field.name + t.op + strings.Join(t.given, ",") }
 
 // operators are tried in this order where one may begin.

@@ -164,6 +164,7 @@ func nesting(v []byte) (deepest int) {
 // chunks reads one byte slice after the other, filling what it is given.
 type chunks [][]byte
 
+// Read implements io.Reader.
 func (c *chunks) Read(p []byte) (n int, err error) {
 	for len(*c) > 0 && n < len(p) {
 		moved := copy(p[n:], (*c)[0])

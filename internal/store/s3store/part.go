@@ -166,6 +166,7 @@ func (p *part) Open() (io.ReadCloser, error) {
 
 type eof struct{}
 
+// Read implements io.Reader.
 func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // Adopt makes the part a body of a unit of the same store.

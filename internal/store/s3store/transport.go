@@ -92,6 +92,7 @@ func (w *watched) touch() {
 	}
 }
 
+// Read implements io.Reader.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if n > 0 {
@@ -100,6 +101,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write implements io.Writer.
 func (w *watched) Write(p []byte) (int, error) {
 	w.touch()
 	n, err := w.Conn.Write(p)

@@ -47,6 +47,7 @@ type member struct {
 
 type appender struct{ b []byte }
 
+// Write takes everything.
 func (a *appender) Write(p []byte) (int, error) {
 	a.b = append(a.b, p...)
 	return len(p), nil

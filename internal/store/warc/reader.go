@@ -51,6 +51,7 @@ type counter struct {
 	err error // that ended it
 }
 
+// Read implements io.Reader.
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)

@@ -122,10 +122,19 @@ func (r *run) next() error {
 
 type runs []*run
 
-func (r runs) Len() int           { return len(r) }
+// Len implements sort.Interface.
+func (r runs) Len() int { return len(r) }
+
+// Less implements sort.Interface.
 func (r runs) Less(i, j int) bool { return bytes.Compare(r[i].line, r[j].line) < 0 }
-func (r runs) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
-func (r *runs) Push(x any)        { *r = append(*r, x.(*run)) }
+
+// Swap implements sort.Interface.
+func (r runs) Swap(i, j int) { r[i], r[j] = r[j], r[i] }
+
+// Push implements heap.Interface.
+func (r *runs) Push(x any) { *r = append(*r, x.(*run)) }
+
+// Pop implements heap.Interface.
 func (r *runs) Pop() any {
 	last := (*r)[len(*r)-1]
 	*r = (*r)[:len(*r)-1]

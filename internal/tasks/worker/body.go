@@ -26,6 +26,11 @@ func (a *attempt) openBody(ctx context.Context, resp *fetch.Response, hop bool) 
 	if a.archives {
 		meta.Exchange = exchangeOf(resp, a.sent)
 	}
+	return a.keeper(ctx, meta)
+}
+
+// keeper begins a body of the unit.
+func (a *attempt) keeper(ctx context.Context, meta store.BodyMeta) (*keeper, error) {
 	w, err := a.unit.Body(ctx, meta)
 	if err != nil {
 		return nil, err
@@ -33,7 +38,7 @@ func (a *attempt) openBody(ctx context.Context, resp *fetch.Response, hop bool) 
 	k := &keeper{BodyWriter: w}
 	if a.archives {
 		k.archive, _ = w.(store.ExchangeWriter)
-		k.coded = k.archive != nil && meta.Exchange.Coded
+		k.coded = k.archive != nil && meta.Exchange != nil && meta.Exchange.Coded
 	}
 	return k, nil
 }

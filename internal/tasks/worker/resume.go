@@ -322,14 +322,13 @@ func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.P
 		return store.BodyRef{}, err
 	}
 	defer func() { _ = sent.Close() }()
-	w, err := a.unit.Body(ctx, meta)
+	k, err := a.keeper(ctx, meta)
 	if err != nil {
 		return store.BodyRef{}, err
 	}
-	k := &keeper{BodyWriter: w}
 	defer k.Abort()
 	source := io.Reader(sent)
-	if k.archive, _ = w.(store.ExchangeWriter); k.archive != nil && meta.Exchange != nil && meta.Exchange.Coded {
+	if k.coded {
 		source = io.TeeReader(sent, seen(k.sent))
 	}
 	if err := decode(note.Coding, source, k, a.spec.MaxBody); err != nil {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -72,13 +71,8 @@ func sameURL(canonical, answered string) bool {
 // to the earlier body.
 func (a *attempt) unchanged(ctx context.Context, resp *fetch.Response) result {
 	_ = resp.Body.Close() // there is none; this ends the exchange
-	err := a.keepRevisit(ctx, resp)
-	switch {
-	case errors.Is(err, store.ErrRecord):
-		return a.end(resp, happening{class: classStore, message: err.Error()}, store.BodyRef{})
-	case err != nil:
-		a.storeErr.CompareAndSwap(nil, &err)
-		return result{begun: true, verdict: verdict{step: stepBack}}
+	if err := a.keepRevisit(ctx, resp); err != nil {
+		return a.unkept(resp, err)
 	}
 	since := a.request.Since
 	out := a.end(resp, happening{status: resp.Status, unchanged: true},
