@@ -7,13 +7,11 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/fetchfleet/fetchfleet/internal/disktest"
 	"github.com/fetchfleet/fetchfleet/internal/store/pgstore/pgtest"
 )
 
@@ -56,12 +54,6 @@ func TestFleetWaitsForItsStore(t *testing.T) {
 			w.verify()
 		})
 	}
-}
-
-func fullDisk(t *testing.T) (store string, takeAway, giveBack func()) {
-	dir := disktest.Small(t, 256<<20)
-	var free func()
-	return "warc:" + filepath.Join(dir, "store"), func() { free = disktest.Fill(t, dir) }, func() { free() }
 }
 
 func restartedPostgres(t *testing.T) (store string, takeAway, giveBack func()) {
