@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -184,8 +185,11 @@ func (u *Unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
 	return err
 }
 
-// book notes what was written. The caller holds u.mu.
+// book notes what was written. A piece of a body is for nobody who looks for a page. The caller holds u.mu.
 func (u *Unit) book(b *body, h *warc.Header, offset, length int64) {
+	if e := b.meta.Exchange; b.meta.Hop && e != nil && e.Status == http.StatusPartialContent {
+		return
+	}
 	c := warc.Capture{URL: h.TargetURI, At: h.Date, MIME: mediaType(b.meta.ContentType), Offset: offset, Length: length}
 	if e := b.meta.Exchange; e != nil {
 		c.Status = e.Status

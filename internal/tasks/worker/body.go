@@ -151,13 +151,15 @@ func (a *attempt) keepCut(w *keeper, cause error) {
 	if w.archive == nil || !errors.As(cause, &broken) || w.err != nil {
 		return
 	}
-	err := w.archive.Cut(cmp.Or(cutReasons[broken.Class], "unspecified"))
+	err := w.archive.Cut(cutReason(broken.Class))
 	if err != nil && !errors.Is(err, store.ErrRecord) {
 		a.storeErr.CompareAndSwap(nil, &err)
 	}
 }
 
-// cutReasons says in the words of WARC 1.1, section 5.13, why a body is not whole.
+// cutReason says in the words of WARC 1.1, section 5.13, why a body is not whole.
+func cutReason(class fetch.Class) string { return cmp.Or(cutReasons[class], "unspecified") }
+
 var cutReasons = map[fetch.Class]string{
 	fetch.BodyTooLarge: "length", fetch.DecodeTooLarge: "length",
 	fetch.IdleTimeout: "time", fetch.TotalTimeout: "time",

@@ -58,7 +58,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) (out result) {
 	if err := a.takePart(ctx); err != nil {
 		return a.unkept(nil, err)
 	}
-	defer func() { a.endPart(&out) }()
+	defer func() { a.endPart(ctx, &out) }()
 	for {
 		asked := a.ranged(next)
 		if !a.part.asked {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fetchfleet/fetchfleet/internal/coding"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -216,14 +215,14 @@ func (a *attempt) dropPart() error {
 	return part.Drop()
 }
 
-// endPart keeps what there is for another attempt, if there will be one.
-func (a *attempt) endPart(out *result) {
+// endPart keeps what there is for another attempt, if there will be one, and else for the archive.
+func (a *attempt) endPart(ctx context.Context, out *result) {
 	if a.part.Part == nil {
 		return
 	}
 	end := a.part.Release
 	if out.record != nil {
-		end = a.part.Drop
+		end = func() error { return a.giveUp(ctx, out.record) }
 	}
 	if err := end(); err != nil {
 		a.storeErr.CompareAndSwap(nil, &err)
@@ -296,92 +295,6 @@ func (a *attempt) cutOff(ctx context.Context, resp *fetch.Response, err error, m
 		a.tellLarge(ctx, cut, a.id)
 	}
 	return out
-}
-
-// whole makes a part that is whole the body of the request.
-func (a *attempt) whole(ctx context.Context, resp *fetch.Response) (store.BodyRef, error) {
-	note := a.part.Note()
-	meta := store.BodyMeta{URL: note.URL, ContentType: resp.ContentType}
-	if first := note.Stretches[0].Exchange; first != nil {
-		meta.Exchange = first
-	}
-	if note.Coding == "" {
-		ref, err := a.part.Adopt(ctx, a.unit, meta)
-		if err == nil {
-			a.part = partial{moves: a.part.moves}
-		}
-		return ref, err
-	}
-	return a.decoded(ctx, meta, note)
-}
-
-// decoded keeps the body of a part that is coded.
-func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.PartNote) (store.BodyRef, error) {
-	sent, err := a.part.Open()
-	if err != nil {
-		return store.BodyRef{}, err
-	}
-	defer func() { _ = sent.Close() }()
-	k, err := a.keeper(ctx, meta)
-	if err != nil {
-		return store.BodyRef{}, err
-	}
-	defer k.Abort()
-	source := io.Reader(sent)
-	if k.coded {
-		source = io.TeeReader(sent, seen(k.sent))
-	}
-	if err := decode(note.Coding, source, k, a.spec.MaxBody); err != nil {
-		return store.BodyRef{}, err
-	}
-	ref, err := k.Finish()
-	if err != nil {
-		return ref, err
-	}
-	return ref, a.dropPart()
-}
-
-// decode undoes the codings that are known. What is wrong with the data is an error of the server's.
-func decode(codings string, sent io.Reader, to io.Writer, limit int64) error {
-	source := sent
-	plain, err := coding.NewReader([]string{codings}, sent, limit)
-	if plain != nil {
-		defer plain.Release()
-		source = plain
-	}
-	if err != nil {
-		return &fetch.Error{Class: fetch.Decode, Op: "decode", Err: err}
-	}
-	err = stream(broken{source}, to)
-	if err == nil {
-		_, err = io.Copy(io.Discard, sent) // what follows the coding's own end was sent, too
-	}
-	return err
-}
-
-// broken makes errors of decoding what they are to the outcome table.
-type broken struct{ io.Reader }
-
-// Read returns errors as those of the exchange.
-func (b broken) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	switch {
-	case err == nil, err == io.EOF:
-	case errors.Is(err, coding.ErrTooLarge):
-		err = &fetch.Error{Class: fetch.DecodeTooLarge, Op: "decode", Err: err}
-	default:
-		err = &fetch.Error{Class: fetch.Decode, Op: "decode", Err: err}
-	}
-	return n, err
-}
-
-// seen is a function as an io.Writer.
-type seen func(p []byte)
-
-// Write never fails: whoever owns the function knows.
-func (s seen) Write(p []byte) (int, error) {
-	s(p)
-	return len(p), nil
 }
 
 // growing is a part that tells how far it is.
