@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -57,10 +59,38 @@ func (s *Store) findAccount(ctx context.Context, job, unit string) (*storedAccou
 		return nil, err
 	}
 	err = s.sync.Settle(ctx, fi, s.accountPath(job, unit), s.jobPath(job, accountsFolder), s.jobPath(job, recordsFolder))
+	if errors.Is(err, disk.ErrLost) {
+		if err := s.renew(ctx, job, unit); err != nil {
+			return nil, err
+		}
+		return a, nil
+	}
 	if err != nil {
 		return nil, disk.Trouble("flush to disk", s.dir, err)
 	}
 	return a, nil
+}
+
+// renew writes the files of a committed unit once more, with the bodies that it refers to: what it lies on may be gone with
+// a flush that failed.
+func (s *Store) renew(ctx context.Context, job, unit string) error {
+	stem, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer s.ended(stem)
+	paths := []string{s.accountPath(job, unit), s.recordsPath(job, unit)}
+	for r, err := range s.Records(ctx, job, unit) {
+		if err != nil {
+			return err
+		}
+		if path := s.bodyPath(job, r.Body); r.Body != "" && r.BodyOf() == job && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return s.folder.Renew(ctx, s.sync, func(n int) string {
+		return s.tmpPath(job, stem+"~"+strconv.Itoa(n)+tmpBody)
+	}, paths)
 }
 
 // readAccount reads an account. A unit without one costs one failing open(2).

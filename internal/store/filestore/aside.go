@@ -24,10 +24,11 @@ func (u *unit) putBody(name string, n int, data []byte) error {
 			s.named.Store(true)
 		case !errors.Is(err, os.ErrExist):
 			return bodyTrouble("write body", to, err)
-		case hasSize(to, int64(len(data))):
+		case s.serves(to, int64(len(data))):
 			return nil
 		}
-		// What is there was torn when the machine lost its power. Only a rename replaces it.
+		// What is there was torn when the machine lost its power, or is older than a flush that failed. Only a rename
+		// replaces it.
 	}
 	tmp := u.bodyTmp(n)
 	err := s.folder.In(u.jobTmp(), func() error { return disk.WriteFile(tmp, data) })
@@ -48,14 +49,23 @@ type asideBody struct {
 	size int64
 }
 
+func (b asideBody) link(to string) error   { return os.Link(b.tmp, to) }
+func (b asideBody) rename(to string) error { return disk.Rename(b.tmp, to) }
+
 // place renames. A body that is in place already has the same bytes and serves as well, which matters where a file that
 // is being read cannot be replaced (Windows).
 func (s *Store) place(b asideBody, to string) error {
 	err := s.folder.In(folderOf(to), func() error { return disk.Rename(b.tmp, to) })
-	if err != nil && hasSize(b.tmp, b.size) && hasSize(to, b.size) {
+	if err != nil && hasSize(b.tmp, b.size) && s.serves(to, b.size) {
 		return disk.RemoveTmp(b.tmp)
 	}
 	return err
+}
+
+// serves reports whether a body that is in place already is as good as one written now.
+func (s *Store) serves(path string, size int64) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Size() == size && s.sync.Trusts(fi)
 }
 
 func hasSize(path string, size int64) bool {

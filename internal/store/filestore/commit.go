@@ -26,8 +26,9 @@ import (
 // A crash before 4 leaves temporary files, and perhaps whole bodies that no record refers to; after 4 it leaves a
 // unit that is whole or will be made so by its first reader.
 //
-// When Commit fails nothing is lost: it may be called again, or the unit be discarded. An error from step 6 leaves the
-// unit visible though perhaps not durable; the next Commit finds it there, and does not return before it is.
+// When Commit fails nothing is lost, and it may be called again, unless a flush failed: see disk.Syncer. What the unit wrote
+// before that is not trusted, so that Commit fails from then on and the batch has to be fetched by another unit. An error from
+// step 6 leaves the unit visible though perhaps not durable; whoever finds it there writes it again, or flushes it.
 func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -63,7 +64,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 		return nil, false, err
 	}
 	u.s.at("written")
-	if err := u.s.sync.Barrier(ctx, u.writtenPaths(stored)); err != nil {
+	if err := u.s.sync.Barrier(ctx, u.since, u.writtenPaths(stored)); err != nil {
 		u.takeBack(stored)
 		return nil, false, u.flushTrouble(ctx, err)
 	}
@@ -89,7 +90,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 		return nil, false, err
 	}
 	u.s.at("renamed")
-	if err := u.s.sync.Barrier(context.WithoutCancel(ctx), u.placedPaths()); err != nil {
+	if err := u.s.sync.Barrier(context.WithoutCancel(ctx), u.since, u.placedPaths()); err != nil {
 		return nil, false, u.flushTrouble(ctx, err)
 	}
 	u.s.at("acknowledged")

@@ -3,11 +3,13 @@ package filestore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 
+	"github.com/fetchfleet/fetchfleet/internal/disktest"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 )
@@ -108,53 +110,115 @@ func TestSweptAtEachStep(t *testing.T) {
 	}
 }
 
-func TestAFailedFlushFailsItsGroupAndNothingIsVisible(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
-	broken := errors.New("write-back failed")
-	flushing := s.sync
-	s.sync = disk.NewSyncer(func([]string) error { return broken })
-	var wg sync.WaitGroup
-	begun, accounts := make([]store.Unit, 6), make([]*store.Account, 6)
-	for i := range begun {
-		begun[i], accounts[i] = crashUnitBegun(t, s, i)
-		wg.Go(func() {
-			if _, _, err := begun[i].Commit(t.Context(), accounts[i]); !errors.Is(err, broken) {
-				t.Errorf("Commit = %v, want the error of the flush", err)
+func TestAFailedFlushIsNotForgotten(t *testing.T) {
+	tests := map[string]struct {
+		names string
+		named bool
+	}{
+		"nameless files":     {named: !disk.HasProc()},
+		"named files":        {named: true},
+		"names by URL":       {names: NamesPath, named: !disk.HasProc()},
+		"named files by URL": {names: NamesPath, named: true},
+	}
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openTest(t, dir, Options{Names: tt.names})
+			s.named.Store(tt.named)
+			lossy := disktest.NewLossy(t, dir)
+			s.sync = disk.NewSyncer(lossy.Flush)
+			begun, accounts := make([]store.Unit, 6), make([]*store.Account, 6)
+			for i := range begun {
+				begun[i], accounts[i] = crashUnitBegun(t, s, i)
+			}
+			if _, won, err := begun[5].Commit(t.Context(), accounts[5]); err != nil || !won {
+				t.Fatalf("Commit before the failure: won %v, %v", won, err)
+			}
+			broken := errors.New("write-back failed")
+			lossy.FailNext(broken)
+			var wg sync.WaitGroup
+			for i, u := range begun[:4] {
+				wg.Go(func() {
+					if _, _, err := u.Commit(t.Context(), accounts[i]); !errors.Is(err, broken) && !errors.Is(err, disk.ErrLost) {
+						t.Errorf("Commit = %v, want the error of the flush", err)
+					}
+				})
+			}
+			wg.Wait()
+			for i, u := range begun[:5] { // the last of them was not in a round
+				if _, _, err := u.Commit(t.Context(), accounts[i]); !errors.Is(err, disk.ErrLost) {
+					t.Errorf("Commit of what may be lost = %v, want ErrLost", err)
+				}
+				if err := u.Discard(); err != nil {
+					t.Error(err)
+				}
+			}
+			if seen := wantUnitsWhole(t, s); len(seen) != 1 {
+				t.Errorf("units %v are visible, want the one before the failure", seen)
+			}
+			for i := range begun[:5] { // their bodies are in place, and lost
+				u, account := crashUnitBegun(t, s, i)
+				if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
+					t.Errorf("Commit of a new unit: won %v, %v", won, err)
+				}
+			}
+			lossy.Cut()
+			if seen := wantUnitsWhole(t, openTest(t, dir, Options{})); len(seen) != len(begun) {
+				t.Errorf("after a loss of power units %v are there, want %d", seen, len(begun))
 			}
 		})
 	}
-	wg.Wait()
-	if seen := wantUnitsWhole(t, s); len(seen) != 0 {
-		t.Errorf("units %v are visible", seen)
+}
+
+// Whoever was told of the failure is gone: what its units left in place is not trusted either.
+func TestBodiesFromBeforeTheStoreWasOpenedAreReplaced(t *testing.T) {
+	dir := t.TempDir()
+	lossy := disktest.NewLossy(t, dir)
+	s := openTest(t, dir, Options{})
+	s.sync = disk.NewSyncer(lossy.Flush)
+	u, account := crashUnitBegun(t, s, 4)
+	broken := errors.New("write-back failed")
+	lossy.FailNext(broken)
+	if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
+		t.Fatalf("Commit = %v, want the error of the flush", err)
 	}
-	s.sync = flushing
-	for i, u := range begun {
-		if _, won, err := u.Commit(t.Context(), accounts[i]); err != nil || !won {
-			t.Errorf("Commit again, with the disk mended: won %v, %v", won, err)
-		}
+	s = openTest(t, dir, Options{})
+	s.sync = disk.NewSyncer(lossy.Flush)
+	u, account = crashUnitBegun(t, s, 4)
+	if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
+		t.Fatalf("Commit after a restart: won %v, %v", won, err)
 	}
-	if seen := wantUnitsWhole(t, s); len(seen) != len(begun) {
-		t.Errorf("%d units are visible, want %d", len(seen), len(begun))
+	lossy.Cut()
+	if seen := wantUnitsWhole(t, s); len(seen) != 1 {
+		t.Error("the unit is missing")
 	}
 }
 
 func TestAFailedLastFlushIsMadeGood(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
+	dir := t.TempDir()
+	lossy := disktest.NewLossy(t, dir)
+	s := openTest(t, dir, Options{})
+	s.sync = disk.NewSyncer(lossy.Flush)
 	broken := errors.New("write-back failed")
-	flushing := s.sync
 	u, account := crashUnitBegun(t, s, 3)
-	s.step = at("linked", func() { s.sync = disk.NewSyncer(func([]string) error { return broken }) })
+	s.step = at("linked", func() { lossy.FailNext(broken) })
 	if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
 		t.Fatalf("Commit = %v, want the error of the flush", err)
 	}
+	lossy.FailNext(broken)
 	if _, err := s.Account(t.Context(), crashJob, account.Batch); !errors.Is(err, broken) {
 		t.Errorf("Account = %v of a unit that may not be durable, want the error of the flush", err)
 	}
-	s.sync = flushing
 	if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
 		t.Errorf("Commit again: won %v, %v", won, err)
 	}
-	wantUnitsWhole(t, s)
+	lossy.Cut()
+	if seen := wantUnitsWhole(t, s); len(seen) != 1 {
+		t.Error("after a loss of power the unit is missing")
+	}
+	if left := tmpFiles(t, s, crashJob); len(left) > 0 {
+		t.Errorf("left under tmp: %q", left)
+	}
 }
 
 func TestCancelledWhileFlushing(t *testing.T) {
@@ -183,13 +247,18 @@ func TestSpilledRecordsSurviveAFailedCommit(t *testing.T) {
 	if err := inner.spillRecords(); err != nil {
 		t.Fatal(err)
 	}
-	broken := errors.New("write-back failed")
-	flushing := s.sync
-	s.sync = disk.NewSyncer(func([]string) error { return broken })
-	if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
-		t.Fatalf("Commit = %v, want the error of the flush", err)
+	inTheWay := s.jobPath(crashJob, accountsFolder)
+	s.step = at("durable", func() {
+		if err := os.WriteFile(inTheWay, nil, 0o644); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, _, err := u.Commit(t.Context(), account); err == nil {
+		t.Fatal("Commit linked into a file")
 	}
-	s.sync = flushing
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
 	if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
 		t.Fatalf("Commit again: won %v, %v", won, err)
 	}
@@ -246,16 +315,18 @@ func crashUnitBegun(t *testing.T, s *Store, i int) (store.Unit, *store.Account) 
 	}
 	a := &store.Account{V: store.AccountVersion, Job: crashJob, Batch: name, Delivery: s.run}
 	for n, data := range bodies {
-		w, err := u.Body(t.Context(), store.BodyMeta{ContentType: "text/html"})
+		w, err := u.Body(t.Context(), store.BodyMeta{ContentType: "text/html", URL: fmt.Sprintf("http://x.test/%d/%d", i, n)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.Write(data); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Finish(); err != nil {
+		ref, err := w.Finish()
+		if err != nil {
 			t.Fatal(err)
 		}
+		records[n].Body = ref.Body
 		if err := u.Add(records[n]); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,9 @@
 // Many workers on many machines may share one folder, if its file system has link(2) and disk.Rename(2) that are atomic
 // for all of them (local ones, NFS). What a crash leaves under tmp is finished by the next reader or removed by Sweep.
 //
+// A flush that failed is not forgotten (disk.Syncer): units that had begun are fetched again, and what lies in place since
+// before it is replaced, not trusted.
+//
 // It does not promise that every file under bodies belongs to a record: a unit that lost the race for its name, or
 // that was discarded or died before its commit, leaves whole bodies behind.
 package filestore
@@ -135,22 +138,31 @@ func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error)
 	if err := checkNames(job, name); err != nil {
 		return nil, fmt.Errorf("begin unit: %w", err)
 	}
+	stem, err := s.begin()
+	if err != nil {
+		return nil, fmt.Errorf("begin unit %s: %w", name, err)
+	}
+	return &unit{s: s, job: job, name: name, stem: stem, since: s.sync.Mark()}, nil
+}
+
+// begin returns a stem for temporary names that are not to be swept.
+func (s *Store) begin() (stem string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, fmt.Errorf("begin unit %s: %w", name, disk.ErrClosed)
+		return "", disk.ErrClosed
 	}
 	s.units++
-	u := &unit{s: s, job: job, name: name, stem: s.run + "~" + strconv.FormatInt(s.units, 10)}
-	s.live[u.stem] = true
-	return u, nil
+	stem = s.run + "~" + strconv.FormatInt(s.units, 10)
+	s.live[stem] = true
+	return stem, nil
 }
 
-// ended forgets a unit, so that Sweep may remove what it left.
-func (s *Store) ended(u *unit) {
+// ended forgets a stem, so that Sweep may remove what was left under it.
+func (s *Store) ended(stem string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.live, u.stem)
+	delete(s.live, stem)
 }
 
 // enter counts a commit that Close must wait for; the caller calls s.commits.Done.

@@ -83,7 +83,7 @@ func (u *unit) adoptPath(name string, ref store.BodyRef, w *parts.Whole) (store.
 		if err := u.s.folder.In(u.jobTmp(), func() error { return disk.Rename(part, aside.tmp) }); err != nil {
 			return disk.Trouble("take part", part, err)
 		}
-		name, err = u.placePath(name, w.SHA256, w.Size, func(to string) error { return os.Link(aside.tmp, to) })
+		name, err = u.placePath(name, w.SHA256, w.Size, aside.link, aside.rename)
 		if err != nil { // back, unless another attempt has begun one of its own
 			return errors.Join(err, os.Link(aside.tmp, part), disk.RemoveTmp(aside.tmp))
 		}

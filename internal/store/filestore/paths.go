@@ -21,11 +21,12 @@ func (s *Store) pathOf(meta store.BodyMeta) string {
 }
 
 // placePath gives a body the name that its URL suggests, or one near it where that holds other bytes or cannot be: link
-// makes a name for the body's file and fails where there is one. What lies there is never replaced, and is the body
-// itself if it has the same bytes. It returns "" where no such name can be had, and the digest is left.
+// makes a name for the body's file and fails where there is one. What lies there is never replaced by other bytes, and is the
+// body itself if it has the same; where it is older than a flush that failed, again renames the body's file over it. It
+// returns "" where no such name can be had, and the digest is left.
 //
 // A body is in place before its unit is committed, as a small one is under its digest: see putBody.
-func (u *unit) placePath(name, sha string, size int64, link func(to string) error) (string, error) {
+func (u *unit) placePath(name, sha string, size int64, link, again func(to string) error) (string, error) {
 	for _, candidate := range []string{
 		name, variant(name, "~"+sha[:8]), flat(name, "~"+sha[:8]), variant(name, "~"+sha[:32]), flat(name, "~"+sha[:32]),
 	} {
@@ -38,6 +39,11 @@ func (u *unit) placePath(name, sha string, size int64, link func(to string) erro
 			same, err := holds(to, sha, size)
 			if err != nil {
 				return "", disk.Trouble("read body", to, err)
+			}
+			if same && !u.s.serves(to, size) {
+				if err := again(to); err != nil {
+					return "", bodyTrouble("put body in place", to, err)
+				}
 			}
 			if same {
 				return candidate, u.put(candidate)
@@ -90,7 +96,17 @@ func (u *unit) putSmall(name, sha string, n int, data []byte) (string, error) {
 			_ = disk.RemoveTmp(tmp)
 		}
 	}()
-	return u.placePath(name, sha, int64(len(data)), func(to string) error {
+	write := func() error {
+		if tmp != "" {
+			return nil
+		}
+		tmp = u.bodyTmp(n)
+		if err := u.s.folder.In(u.jobTmp(), func() error { return disk.WriteFile(tmp, data) }); err != nil {
+			return disk.Trouble("write body", tmp, err)
+		}
+		return nil
+	}
+	link := func(to string) error {
 		if !u.s.named.Load() {
 			err := disk.PutNameless(to, data)
 			if !disk.IsNoNameless(err) {
@@ -98,20 +114,23 @@ func (u *unit) putSmall(name, sha string, n int, data []byte) (string, error) {
 			}
 			u.s.named.Store(true)
 		}
-		if tmp == "" {
-			tmp = u.bodyTmp(n)
-			if err := u.s.folder.In(u.jobTmp(), func() error { return disk.WriteFile(tmp, data) }); err != nil {
-				return disk.Trouble("write body", tmp, err)
-			}
+		if err := write(); err != nil {
+			return err
 		}
 		return os.Link(tmp, to)
+	}
+	return u.placePath(name, sha, int64(len(data)), link, func(to string) error {
+		if err := write(); err != nil {
+			return err
+		}
+		return disk.Rename(tmp, to)
 	})
 }
 
 // putLarge puts a body that was written aside in place by its URL. The file aside is left where no name can be had; else
 // it is gone.
 func (u *unit) putLarge(name, sha string, aside asideBody) (string, error) {
-	name, err := u.placePath(name, sha, aside.size, func(to string) error { return os.Link(aside.tmp, to) })
+	name, err := u.placePath(name, sha, aside.size, aside.link, aside.rename)
 	if name == "" && err == nil {
 		return "", nil
 	}

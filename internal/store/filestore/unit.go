@@ -23,11 +23,13 @@ var lines = sync.Pool{New: func() any { return new([linesSize]byte) }}
 // errEnded is returned by a unit that was committed or discarded.
 var errEnded = errors.New("the unit has ended")
 
-// unit is a unit being written. A Commit that failed may be tried again; nothing is fetched twice for a full disk.
+// unit is a unit being written. A Commit that failed may be tried again, and nothing is fetched twice for a full disk, but
+// for a flush that failed.
 type unit struct {
 	s         *Store
 	job, name string
 	stem      string // begins each of its temporary names: WORKER~RUN~N
+	since     disk.Mark
 
 	mu      sync.Mutex
 	ended   bool
@@ -201,7 +203,7 @@ func (u *unit) drop() error {
 		lines.Put((*[linesSize]byte)(u.records[:linesSize]))
 	}
 	u.aside, u.have, u.records, u.spill = nil, nil, nil, ""
-	u.s.ended(u)
+	u.s.ended(u.stem)
 	return failed
 }
 

@@ -25,7 +25,7 @@ type Part struct {
 	hash    hash.Hash // of the bytes kept
 	size    int64
 	saved   int64 // what the last checkpoint counts
-	err     error // the first of Write
+	err     error // the first of Write, and of a flush: nothing is trusted after it
 }
 
 var _ store.Part = (*Part)(nil)
@@ -149,9 +149,9 @@ func (p *Part) Write(b []byte) (int, error) {
 
 // checkpoint makes sure of the bytes and then of the note that counts them.
 func (p *Part) checkpoint() error {
-	if p.folder.o.Sync && p.size > p.saved {
-		if err := p.file.Sync(); err != nil {
-			return p.trouble("flush", err)
+	if p.size > p.saved {
+		if err := p.flush(); err != nil {
+			return err
 		}
 	}
 	state, err := stateOf(p.hash)
@@ -165,6 +165,17 @@ func (p *Part) checkpoint() error {
 	return nil
 }
 
+// flush makes the bytes durable. One that failed may succeed the next time, having lost what it was to keep: the part is not
+// used any more, and goes on from its last checkpoint in other hands.
+func (p *Part) flush() error {
+	if p.folder.o.Sync && p.err == nil {
+		if err := p.file.Sync(); err != nil {
+			p.err = p.trouble("flush", err)
+		}
+	}
+	return p.err
+}
+
 // Release ends the holding and keeps the part. After an error what the last checkpoint counts is kept.
 func (p *Part) Release() error {
 	if p.file == nil {
@@ -174,7 +185,7 @@ func (p *Part) Release() error {
 		return p.Drop()
 	}
 	var err error
-	if p.err == nil && p.size > p.saved { // a flush that failed once may succeed the next time, having lost what it was to keep
+	if p.err == nil && p.size > p.saved {
 		err = p.checkpoint()
 	}
 	err = errors.Join(err, p.end())
@@ -252,8 +263,8 @@ func (p *Part) Adopt(ctx context.Context, u store.Unit, meta store.BodyMeta) (st
 		err = errors.ErrUnsupported
 	case p.note.Coded() || p.size != p.note.Length || !p.begun:
 		err = fmt.Errorf("%w: %d bytes of %d, coding %q", errNotWhole, p.size, p.note.Length, p.note.Coding)
-	case p.folder.o.Sync:
-		err = p.file.Sync()
+	default:
+		err = p.flush()
 	}
 	if err != nil {
 		return store.BodyRef{}, fmt.Errorf("adopt part of request %s: %w", p.request, err)

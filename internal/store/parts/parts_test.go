@@ -394,3 +394,29 @@ func TestALargePartTakesNoMemory(t *testing.T) {
 	}
 	must(t, p.Drop())
 }
+
+// The file that cannot be flushed is one that was closed: nothing else fails on every system.
+func TestAFailedFlushIsNotForgotten(t *testing.T) {
+	f := In(t.TempDir(), Options{Sync: true})
+	p := take(t, f)
+	must(t, p.Begin(noteOf(1000)))
+	_, err := p.Write([]byte("kept"))
+	must(t, err)
+	must(t, p.checkpoint())
+	_, err = p.Write([]byte("lost"))
+	must(t, err)
+	closed, err := os.Open(p.path())
+	must(t, err)
+	must(t, closed.Close())
+	file := p.file
+	p.file = closed
+	if err := p.Stretch(store.Stretch{From: 8}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Stretch = %v, want the error of the flush", err)
+	}
+	p.file = file
+	if _, err := p.Write([]byte("more")); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Write after a failed flush = %v, want its error", err)
+	}
+	must(t, p.Release())
+	wantKept(t, take(t, f), []byte("kept"))
+}

@@ -19,6 +19,7 @@ type unit struct {
 	s         *Store
 	job, name string
 	stem      string // begins each of its temporary names: WORKER~RUN~N
+	since     disk.Mark
 	kind      warc.Compression
 }
 
@@ -32,8 +33,10 @@ type unit struct {
 //     has lost, and its name is removed. Readers prefer merged units, so nobody takes this one for the winner meanwhile.
 //  5. Make the name durable. Only then is the commit acknowledged.
 //
-// When Commit fails nothing is lost: it may be called again, or the unit be discarded. An error from step 5 leaves the
-// unit visible though perhaps not durable; the next Commit finds it there, and does not return before it is.
+// When Commit fails nothing is lost, and it may be called again, unless a flush failed: see disk.Syncer. A small unit is then
+// written anew. Of a large one not all bytes are there to be written again: its Commit fails from then on, and the batch has
+// to be fetched by another unit. An error from step 5 leaves the unit visible though perhaps not durable; whoever finds it
+// there writes it again, or flushes it.
 func (u *unit) Commit(ctx context.Context, a *store.Account) (*store.Account, bool, error) {
 	winner, won, err := u.End(a, func() (*store.Account, bool, error) {
 		if err := u.s.enter(); err != nil {
@@ -58,13 +61,17 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 	if err != nil {
 		return nil, false, err
 	}
+	since := u.since
+	if whole.File == nil { // nothing of it was written yet
+		since = u.s.sync.Mark()
+	}
 	f, err := u.writeFile(whole)
 	if err != nil {
 		return nil, false, err
 	}
 	defer func() { _ = f.close() }()
 	u.s.at("written")
-	if err := u.s.sync.Barrier(ctx, f.paths()); err != nil {
+	if err := u.s.sync.Barrier(ctx, since, f.paths()); err != nil {
 		return nil, false, u.flushTrouble(ctx, err)
 	}
 	u.s.at("durable")
@@ -84,7 +91,7 @@ func (u *unit) commit(ctx context.Context, a *store.Account) (*store.Account, bo
 		return u.yieldTo(ctx)
 	}
 	u.s.at("looked")
-	if err := u.s.sync.Barrier(ctx, u.placedPaths()); err != nil {
+	if err := u.s.sync.Barrier(ctx, since, u.placedPaths()); err != nil {
 		return nil, false, u.flushTrouble(ctx, err)
 	}
 	u.s.at("acknowledged")

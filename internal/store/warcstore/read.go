@@ -106,7 +106,42 @@ func (s *Store) Account(ctx context.Context, job, unit string) (*store.Account, 
 	return a.Account, nil
 }
 
+// findAccount reads the account of a unit and makes sure that it lasts.
 func (s *Store) findAccount(ctx context.Context, job, unit string) (*warcunit.Stored, error) {
+	a, err := s.settledAccount(ctx, job, unit)
+	if errors.Is(err, disk.ErrLost) {
+		err = s.renew(ctx, job, unit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// renew writes the file of a committed unit once more: it may be gone with a flush that failed. If the unit was merged
+// meanwhile the file is removed as a late unit's is, see Commit.
+func (s *Store) renew(ctx context.Context, job, unit string) error {
+	kind, err := s.kind(ctx)
+	if err != nil {
+		return err
+	}
+	stem, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer s.ended(stem)
+	path := s.unitPath(job, unit, kind)
+	tmp := func(int) string { return s.tmpPath(job, stem+"~again"+tmpUnit) }
+	if err := s.folder.Renew(ctx, s.sync, tmp, []string{path}); err != nil {
+		return err
+	}
+	if p, err := s.findMerged(ctx, job, unit); err != nil || p == nil {
+		return err
+	}
+	return disk.RemoveTmp(path)
+}
+
+func (s *Store) settledAccount(ctx context.Context, job, unit string) (*warcunit.Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -127,7 +162,7 @@ func (s *Store) findAccount(ctx context.Context, job, unit string) (*warcunit.St
 		err = s.sync.Settle(ctx, fi, o.Name(), s.jobPath(job, unitsFolder))
 	}
 	if err != nil {
-		return nil, disk.Trouble("flush to disk", s.dir, err)
+		return a, disk.Trouble("flush to disk", s.dir, err)
 	}
 	return a, nil
 }

@@ -185,7 +185,7 @@ func (s *Store) Begin(ctx context.Context, job, name string) (store.Unit, error)
 	if err != nil {
 		return nil, fmt.Errorf("begin unit %s: %w", name, err)
 	}
-	return &unit{Unit: s.shop.NewUnit(job, name, stem, l.Compress), s: s, job: job, name: name, stem: stem, kind: l.Compress}, nil
+	return &unit{Unit: s.shop.NewUnit(job, name, stem, l.Compress), s: s, job: job, name: name, stem: stem, since: s.sync.Mark(), kind: l.Compress}, nil
 }
 
 // create makes a temporary file.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fetchfleet/fetchfleet/internal/disktest"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/disk"
 	"github.com/fetchfleet/fetchfleet/internal/store/warc"
@@ -261,29 +262,114 @@ func TestManyUnitsAreFoundInManyFiles(t *testing.T) {
 	}
 }
 
-func TestAFailedFlushFailsItsCommitAndNothingIsVisible(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
-	broken := errors.New("write-back failed")
-	flushing := s.sync
-	for _, answers := range [][]answer{mixed()[:3], mixed()} {
-		u, account, _, err := beginUnit(t, s, "b"+string(rune('0'+len(answers)/10)), answers...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.sync = disk.NewSyncer(func([]string) error { return broken })
-		if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
-			t.Errorf("Commit = %v, want the error of the flush", err)
-		}
-		if _, err := s.Account(t.Context(), testJob, account.Unit()); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("Account = %v, want ErrNotFound", err)
-		}
-		s.sync = flushing
-		if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
-			t.Errorf("Commit again, with the disk mended: won %v, %v", won, err)
-		}
+func TestAFailedFlushIsNotForgotten(t *testing.T) {
+	tests := map[string]struct {
+		answers []answer
+		named   bool
+		large   bool
+	}{
+		"a small unit without a name": {answers: mixed()[:3], named: !disk.HasProc()},
+		"a small unit with a name":    {answers: mixed()[:3], named: true},
+		"a large unit":                {answers: []answer{{url: "http://x.test/", status: 200, body: random(1, 3<<20)}}, large: true},
 	}
-	if left := tmpFiles(t, s); len(left) > 0 {
-		t.Errorf("tmp holds %q", left)
+	for claim, tt := range tests {
+		t.Run(claim, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openTest(t, dir, Options{})
+			s.named.Store(tt.named)
+			if _, err := s.Identity(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			lossy := disktest.NewLossy(t, dir)
+			s.sync = disk.NewSyncer(lossy.Flush)
+			u, account, _, err := beginUnit(t, s, "b1", tt.answers...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			broken := errors.New("write-back failed")
+			lossy.FailNext(broken)
+			if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
+				t.Errorf("Commit = %v, want the error of the flush", err)
+			}
+			if _, err := s.Account(t.Context(), testJob, "b1"); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Account = %v, want ErrNotFound", err)
+			}
+			_, won, err := u.Commit(t.Context(), account)
+			if tt.large {
+				if !errors.Is(err, disk.ErrLost) {
+					t.Errorf("Commit again of a file that may be lost = %v, want ErrLost", err)
+				}
+				if err := u.Discard(); err != nil {
+					t.Error(err)
+				}
+				storeUnit(t, s, "b1", tt.answers...)
+			} else if err != nil || !won {
+				t.Errorf("Commit again, of what is written anew: won %v, %v", won, err)
+			}
+			if left := tmpFiles(t, s); len(left) > 0 {
+				t.Errorf("tmp holds %q", left)
+			}
+			lossy.Cut()
+			wantUnit(t, openTest(t, dir, Options{}), "b1", tt.answers)
+		})
+	}
+}
+
+func TestAFailedLastFlushIsMadeGood(t *testing.T) {
+	for claim, merged := range map[string]bool{"found as it is": false, "merged meanwhile": true} {
+		t.Run(claim, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openTest(t, dir, Options{})
+			if _, err := s.Identity(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			lossy := disktest.NewLossy(t, dir)
+			s.sync = disk.NewSyncer(lossy.Flush)
+			u, account, _, err := beginUnit(t, s, "b1", mixed()[:3]...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			broken := errors.New("write-back failed")
+			s.step = func(step string) {
+				if step == "linked" {
+					lossy.FailNext(broken)
+				}
+			}
+			if _, _, err := u.Commit(t.Context(), account); !errors.Is(err, broken) {
+				t.Fatalf("Commit = %v, want the error of the flush", err)
+			}
+			if merged { // its own flushes are by file, which succeed
+				if err := s.Compact(t.Context(), testJob); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, won, err := u.Commit(t.Context(), account); err != nil || !won {
+				t.Errorf("Commit again: won %v, %v", won, err)
+			}
+			if left := tmpFiles(t, s); len(left) > 0 {
+				t.Errorf("tmp holds %q", left)
+			}
+			if !merged {
+				lossy.Cut()
+			}
+			wantUnit(t, openTest(t, dir, Options{}), "b1", mixed()[:3])
+		})
+	}
+}
+
+// wantUnit demands that a unit is there and has these answers.
+func wantUnit(t *testing.T, s *Store, unit string, answers []answer) {
+	t.Helper()
+	n := 0
+	for r, err := range s.Records(t.Context(), testJob, unit) {
+		if err != nil || n >= len(answers) {
+			t.Fatalf("record %d of unit %s: %v, %v", n, unit, r, err)
+		}
+		wantBody(t, s, r, answers[n].body)
+		n++
+	}
+	if n != len(answers) {
+		t.Errorf("unit %s has %d records, want %d", unit, n, len(answers))
 	}
 	wantSound(t, s)
 }

@@ -20,7 +20,8 @@ import (
 var errEnded = errors.New("the unit has ended")
 
 // Unit is a unit being written. Drivers embed it and give it a Commit, of End and Finish. It implements the rest of
-// store.Unit and store.ExchangeKeeper. A commit that failed may be tried again; nothing is fetched twice for a full disk.
+// store.Unit and store.ExchangeKeeper. A commit that failed may be tried again, and nothing is fetched twice for a full disk, but
+// for a flush that failed (disk.Syncer).
 type Unit struct {
 	s         *Workshop
 	job, name string
