@@ -124,7 +124,10 @@ func printLarge(w io.Writer, bodies []ledger.Large) {
 		}
 		how := "by " + b.Worker
 		if b.Cut {
-			how = "cut, to go on"
+			how = "cut"
+			if b.Have > 0 {
+				how = "cut, to go on"
+			}
 		} else if age := time.Since(b.Time()).Round(time.Second); age > stalled {
 			how += fmt.Sprintf(", not heard of for %s", age)
 		}

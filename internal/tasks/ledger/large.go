@@ -21,29 +21,31 @@ var largeScript = redis.NewScript(largeText)
 // Large is how far the transfer of one large body is. It is for people, and tells the next attempt that the beginning of
 // the body is kept; nothing is counted by it.
 type Large struct {
-	URL    string `json:"url"`
-	Have   int64  `json:"have"`   // bytes, as sent
-	Length int64  `json:"length"` // of the whole
-	At     int64  `json:"at"`     // when this was noted, Unix milliseconds
-	Worker string `json:"worker"`
-	Cut    bool   `json:"cut,omitempty"` // nobody is at it now: another attempt goes on from what is kept
+	URL    string        `json:"url"`
+	Have   int64         `json:"have"`   // bytes, as sent; of a body that was cut, those that are kept
+	Length int64         `json:"length"` // of the whole
+	At     int64         `json:"at"`     // when this was noted, Unix milliseconds
+	Worker string        `json:"worker"`
+	Cut    bool          `json:"cut,omitempty"` // nobody is at it now: another attempt goes on from what is kept, if anything is
+	Batch  tasks.BatchID `json:"-"`             // whose request it is of, for NoteLarge only
 }
 
-// NoteLarge notes how far large bodies of a job are. Of a job that is not here nothing is noted.
+// NoteLarge notes how far large bodies of a job are. Of a job that is not here nothing is noted, nor of a batch that is
+// not open: a note that comes after Finish and ForgetLarge would stay.
 func (l *Ledger) NoteLarge(ctx context.Context, job tasks.JobID, bodies map[tasks.RequestID]Large) error {
 	if len(bodies) == 0 {
 		return nil
 	}
-	args := make([]any, 0, 2*len(bodies))
+	args := make([]any, 0, 3*len(bodies))
 	for id, b := range bodies {
 		data, err := json.Marshal(b)
 		if err != nil {
 			return fmt.Errorf("note large body of job %s: %w", job, err)
 		}
-		args = append(args, string(id), data)
+		args = append(args, string(id), string(b.Batch), data)
 	}
 	k := keysOf(job)
-	err := largeScript.Run(ctx, l.rdb, []string{k.stats, k.large}, args...).Err()
+	err := largeScript.Run(ctx, l.rdb, []string{k.stats, k.large, k.open}, args...).Err()
 	return wrap(err, "note %d large bodies of job %s", len(bodies), job)
 }
 

@@ -27,11 +27,12 @@ func TestLargeBodiesAreNotedUntilForgotten(t *testing.T) {
 		if begin().Large {
 			t.Error("a job that has had no large bodies says that it had")
 		}
-		near := ledger.Large{URL: "http://h/near", Have: 9, Length: 10, At: 1, Worker: "w"}
-		far := ledger.Large{URL: "http://h/far", Have: 1, Length: 100, At: 2, Worker: "w", Cut: true}
+		near := ledger.Large{URL: "http://h/near", Have: 9, Length: 10, At: 1, Worker: "w", Batch: o.ID}
+		far := ledger.Large{URL: "http://h/far", Have: 1, Length: 100, At: 2, Worker: "w", Cut: true, Batch: o.ID}
 		if err := l.NoteLarge(t.Context(), job, map[tasks.RequestID]ledger.Large{"r1": near, "r2": far}); err != nil {
 			t.Fatal(err)
 		}
+		near.Batch, far.Batch = "", "" // it is not kept
 		if !begin().Large {
 			t.Error("a job with large bodies does not say so")
 		}
@@ -56,6 +57,47 @@ func TestLargeBodiesAreNotedUntilForgotten(t *testing.T) {
 		if left, err := l.LargeBodies(t.Context(), job); len(left) != 0 || err != nil {
 			t.Errorf("all were to be forgotten: %v, %v", left, err)
 		}
+	})
+}
+
+// What a worker saw of its large bodies may reach Redis after what became of them has.
+func TestANoteThatComesLateIsDropped(t *testing.T) {
+	taskstest.OnBoth(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const job = tasks.JobID("late")
+		l, o, other := newJob(t, rdb, job), offer(job, 1), offer(job, 2)
+		accept(t, l, job, o, other)
+		note := func(b ledger.Large) {
+			t.Helper()
+			b.Batch, b.Length = o.ID, 10
+			if err := l.NoteLarge(t.Context(), job, map[tasks.RequestID]ledger.Large{"r": b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(when string, want map[tasks.RequestID]ledger.Large) {
+			t.Helper()
+			got, err := l.LargeBodies(t.Context(), job)
+			if diff := cmp.Diff(want, got); diff != "" || err != nil {
+				t.Errorf("%s (%v, -want +got):\n%s", when, err, diff)
+			}
+		}
+		cut := ledger.Large{Have: 5, Length: 10, At: 7, Worker: "w", Cut: true}
+		note(cut)
+		note(ledger.Large{Have: 4, At: 6, Worker: "w"})
+		note(ledger.Large{Have: 5, At: 7, Worker: "w"})
+		want("seen before it was cut", map[tasks.RequestID]ledger.Large{"r": cut})
+		note(ledger.Large{Have: 6, At: 3, Worker: "slow clock"})
+		want("in other hands", map[tasks.RequestID]ledger.Large{"r": {Have: 6, Length: 10, At: 3, Worker: "slow clock"}})
+		note(ledger.Large{Have: 8, At: 4, Worker: "slow clock"})
+		want("going on", map[tasks.RequestID]ledger.Large{"r": {Have: 8, Length: 10, At: 4, Worker: "slow clock"}})
+
+		if first, _, err := l.Finish(t.Context(), ledger.Finishing{Job: job, Batch: o.ID, Recorded: 1}); !first || err != nil {
+			t.Fatalf("Finish = %v, %v", first, err)
+		}
+		if err := l.ForgetLarge(t.Context(), job, "r"); err != nil {
+			t.Fatal(err)
+		}
+		note(ledger.Large{Have: 9, At: 5, Worker: "slow clock"})
+		want("recorded", map[tasks.RequestID]ledger.Large{})
 	})
 }
 

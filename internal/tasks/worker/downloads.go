@@ -22,6 +22,7 @@ type downloads struct {
 // download is one large body on its way.
 type download struct {
 	job    tasks.JobID
+	batch  tasks.BatchID
 	id     tasks.RequestID
 	url    string
 	length int64
@@ -58,7 +59,8 @@ func (ds *downloads) byJob(worker string) map[tasks.JobID]map[tasks.RequestID]le
 }
 
 func (d *download) large(worker string) ledger.Large {
-	return ledger.Large{URL: d.url, Have: d.have.Load(), Length: d.length, At: time.Now().UnixMilli(), Worker: worker}
+	return ledger.Large{URL: d.url, Have: d.have.Load(), Length: d.length, At: time.Now().UnixMilli(), Worker: worker,
+		Batch: d.batch}
 }
 
 // tellDownloads notes how far large bodies are, for people to see.

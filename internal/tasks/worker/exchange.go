@@ -213,15 +213,18 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	defer w.Abort()
 	if a.spec.Resumes(resp.ContentLength) && a.method != http.MethodHead { // it cannot go on from where it is, but people want to see it
 		w.moves = a.noteDownload(ctx, resp.URL, 0, resp.ContentLength)
-		defer a.downloads.remove(w.moves)
 	}
 	var ref store.BodyRef
 	if err = w.take(resp); err == nil {
 		ref, err = w.Finish()
 	}
+	a.downloads.remove(w.moves)
 	_ = resp.Body.Close() // after its end this frees the connection and nothing else
 	if err == nil {
 		return a.end(resp, h, ref)
+	}
+	if w.moves != nil { // nothing of it is kept
+		a.tellCut(ctx, w.moves, 0)
 	}
 	out := a.unkept(resp, err)
 	if out.record != nil {

@@ -250,6 +250,7 @@ func (a *attempt) download(ctx context.Context, resp *fetch.Response) result {
 	stretches := a.part.Note().Stretches
 	ref, err := a.whole(ctx, resp)
 	if err != nil {
+		a.tellCut(ctx, a.part.moves, 0)
 		return a.unkept(resp, err)
 	}
 	out := a.end(resp, happening{status: http.StatusOK}, ref)
@@ -282,18 +283,19 @@ func wholeHeader(last http.Header, length int64) http.Header {
 
 // cutOff ends an attempt whose body was cut. One that has moved the body on was not in vain, and does not count.
 func (a *attempt) cutOff(ctx context.Context, resp *fetch.Response, err error, moved int64) result {
+	have, length := a.part.Size(), a.part.Note().Length
 	var broken *fetch.Error
 	if !errors.As(err, &broken) {
+		a.tellCut(ctx, a.part.moves, have)
 		return a.unkept(resp, err)
 	}
-	cut := a.part.moves.large(a.name)
-	cut.Have, cut.Cut = a.part.Size(), true
 	h := happening{class: string(broken.Class), canceled: broken.Class == fetch.Canceled, moved: moved >= movedOn && !a.part.anew,
-		message: fmt.Sprintf("%v (%d of %d bytes were there)", err, cut.Have, cut.Length)}
+		message: fmt.Sprintf("%v (%d of %d bytes were there)", err, have, length)}
 	out := a.end(resp, h, store.BodyRef{})
-	if out.record == nil {
-		a.tellLarge(ctx, cut, a.id)
+	if out.record != nil { // nobody goes on
+		have = 0
 	}
+	a.tellCut(ctx, a.part.moves, have)
 	return out
 }
 
@@ -309,11 +311,18 @@ func (g growing) Write(p []byte) (int, error) {
 
 // noteDownload makes it known that a large body is on its way.
 func (a *attempt) noteDownload(ctx context.Context, url string, have, length int64) *download {
-	d := &download{job: a.batch.Job, id: a.id, url: url, length: length}
+	d := &download{job: a.batch.Job, batch: a.batch.ID, id: a.id, url: url, length: length}
 	d.have.Store(have)
 	a.downloads.add(d)
 	a.tellLarge(ctx, d.large(a.name), a.id)
 	return d
+}
+
+// tellCut notes that nobody moves a large body any more, of which so many bytes are kept.
+func (a *attempt) tellCut(ctx context.Context, d *download, kept int64) {
+	cut := d.large(a.name)
+	cut.Have, cut.Cut = kept, true
+	a.tellLarge(ctx, cut, a.id)
 }
 
 // tellLarge notes how far a large body is. Where Redis does not answer soon, the next look will tell.
