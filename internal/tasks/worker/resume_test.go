@@ -95,56 +95,6 @@ func TestSmallBodiesStartOver(t *testing.T) {
 	}
 }
 
-func TestAChangedBodyStartsOver(t *testing.T) {
-	for claim, misfit := range map[string]http.HandlerFunc{
-		"another version": nil, // If-Range fails: 200 with all of it
-		"a range of it that was not asked for": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 5-9/4194304")
-			w.Header().Set("Etag", `"seed-1"`)
-			w.WriteHeader(http.StatusPartialContent)
-			io.WriteString(w, "other")
-		},
-		"a range of another version": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 2097152-4194303/4194304")
-			w.Header().Set("Etag", `"seed-2"`)
-			w.WriteHeader(http.StatusPartialContent)
-			io.Copy(w, io.LimitReader(fetchtest.Resumable(9, 4<<20), 2<<20))
-		},
-		"no such range": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes */100")
-			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-		},
-	} {
-		t.Run(claim, func(t *testing.T) {
-			f := newFleet(t)
-			var asked atomic.Int64
-			f.origin.Handle("/changing", func(w http.ResponseWriter, r *http.Request) {
-				n := asked.Add(1)
-				switch {
-				case n == 1: // cut after half of it
-					w.Header().Set("Etag", `"seed-1"`)
-					w.Header().Set("Content-Length", "4194304")
-					io.Copy(w, io.LimitReader(fetchtest.Resumable(1, 4<<20), 2<<20))
-					panic(http.ErrAbortHandler)
-				case n == 2 && r.Header.Get("Range") == "":
-					t.Error("the rest was not asked for")
-				case n == 2 && misfit != nil:
-					misfit(w, r)
-					return
-				}
-				w.Header().Set("Etag", `"seed-3"`)
-				http.ServeContent(w, r, "", time.Time{}, fetchtest.Resumable(3, 4<<20))
-			})
-			defer f.start(nil)()
-			r := f.one(largeSpec(), f.origin.URL("/changing"))
-			f.wantWhole(r, 3, 4<<20)
-			if r.Resumed != 0 {
-				t.Errorf("resumed %d times, though it began anew", r.Resumed)
-			}
-		})
-	}
-}
-
 func TestACodedBodyGoesOnAsSent(t *testing.T) {
 	f := newFleet(t)
 	page, err := io.ReadAll(fetchtest.Resumable(4, 3<<20))
