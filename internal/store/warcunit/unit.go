@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -188,7 +187,7 @@ func (u *Unit) writeDecoded(w *work, b *body, answer *warc.Header) error {
 
 // book notes what was written. A piece of a body is for nobody who looks for a page. The caller holds u.mu.
 func (u *Unit) book(b *body, h *warc.Header, offset, length int64) {
-	if e := b.meta.Exchange; b.meta.Hop && e != nil && e.Status == http.StatusPartialContent {
+	if e := b.meta.Exchange; b.meta.Hop && e != nil && e.Status == 206 {
 		return
 	}
 	c := warc.Capture{URL: h.TargetURI, At: h.Date, MIME: mediaType(b.meta.ContentType), Offset: offset, Length: length}
