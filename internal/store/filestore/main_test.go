@@ -1,18 +1,16 @@
 package filestore
 
 import (
-	"os"
 	"testing"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/storetest"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		os.Exit(crashChild(dir))
-	}
+	crash.Main(crashChild)
 	goleak.VerifyTestMain(m)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 )
 
 // putBodyOf stores a body of a URL in a unit of its own and returns its name below bodies.
@@ -41,7 +42,7 @@ func putBodyOf(t *testing.T, s *Store, unit, url, text string) string {
 	if _, won, err := u.Commit(t.Context(), &store.Account{V: 1, Job: crashJob, Batch: unit}); err != nil || !won {
 		t.Fatalf("won %v, %v", won, err)
 	}
-	wantBodyBytes(t, s, ref.Body, []byte(text))
+	crash.WantBody(t, s, ref.Body, []byte(text))
 	return strings.TrimPrefix(ref.Body, "bodies/")
 }
 
@@ -142,7 +143,7 @@ func TestWritersOfOneNameDoNotMix(t *testing.T) {
 	wg.Wait()
 	s := openTest(t, dir, Options{})
 	for i, name := range names {
-		wantBodyBytes(t, s, "bodies/"+name, []byte(bodies[i]))
+		crash.WantBody(t, s, "bodies/"+name, []byte(bodies[i]))
 	}
 	wantClean(t, s)
 }
@@ -172,7 +173,7 @@ func TestAPartIsNamedByItsURL(t *testing.T) {
 		ref := adopt(t, s, p, fmt.Sprint("b", i))
 		names = append(names, ref.Body)
 		if text != "" {
-			wantBodyBytes(t, s, ref.Body, []byte(text))
+			crash.WantBody(t, s, ref.Body, []byte(text))
 		}
 	}
 	if diff := cmp.Diff([]string{"bodies/x.test/big.iso", "bodies/x.test/big.iso", "bodies/x.test/big~3fc4ccfe.iso", ""}, names); diff != "" {

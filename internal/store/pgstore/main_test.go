@@ -8,6 +8,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/pgstore/pgtest"
 	"github.com/fetchfleet/fetchfleet/internal/store/storetest"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 	"go.uber.org/goleak"
 )
 
@@ -15,9 +16,7 @@ import (
 var shared pgtest.Shared
 
 func TestMain(m *testing.M) {
-	if raw := os.Getenv(crashURL); raw != "" {
-		os.Exit(crashChild(raw))
-	}
+	crash.Main(crashChild)
 	code := m.Run()
 	shared.Close()
 	if err := goleak.Find(); code == 0 && err != nil {

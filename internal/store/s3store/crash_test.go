@@ -1,37 +1,23 @@
 package s3store
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/s3store/s3test"
-)
-
-// What the parent tells the child that will crash.
-const (
-	crashURL  = "S3STORE_CRASH_URL"
-	crashStep = "S3STORE_CRASH_STEP" // where it kills itself; "" leaves that to the parent
-	crashNth  = "S3STORE_CRASH_NTH"  // at which time of passing there, from 1
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 )
 
 const (
 	crashUnits = 40
-	crashJob   = "job"
+	crashJob   = crash.Job
 )
 
 // steps are those of the recipes, as marked in Commit.
@@ -40,8 +26,8 @@ var (
 	archiveSteps = []string{"begin", "uploaded", "visible"}
 )
 
-// crashChild commits units from four goroutines and says on standard output which were acknowledged.
-func crashChild(url string) int {
+// crashChild commits units and says which were acknowledged.
+func crashChild(url, _ string) int {
 	o, err := Parse(url)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,24 +39,15 @@ func crashChild(url string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	s.common().step = killAt(os.Getenv(crashStep), os.Getenv(crashNth))
-	var next atomic.Int64
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < crashUnits; i = int(next.Add(1)) - 1 {
-				if err := commitCrashUnit(s, i); err != nil {
-					fmt.Fprintln(os.Stderr, err)
-					failed.Store(true)
-					return
-				}
-				fmt.Printf("%d\n", i) // one write(2), so lines do not mix
-			}
-		})
-	}
-	wg.Wait()
-	if failed.Load() || s.Close() != nil {
+	s.common().step = crash.Step()
+	ok := crash.Store(crashUnits, func(i int) error {
+		if err := crash.Commit(context.Background(), s, i, crashBodies(i)); err != nil {
+			return err
+		}
+		crash.Acknowledge(i)
+		return nil
+	})
+	if !ok || s.Close() != nil {
 		return 1
 	}
 	return 0
@@ -102,23 +79,7 @@ func openEither(ctx context.Context, o Options) (either, error) {
 	return s, err
 }
 
-func killAt(step, nth string) func(string) {
-	if step == "" {
-		return nil
-	}
-	left, _ := strconv.ParseInt(nth, 10, 64)
-	var passed atomic.Int64
-	return func(at string) {
-		if at == step && passed.Add(1) == left {
-			self, _ := os.FindProcess(os.Getpid())
-			self.Kill()
-			select {} // the signal is on its way
-		}
-	}
-}
-
-func crashUnit(i int) (name string, records []*store.Record, bodies [][]byte) {
-	name = fmt.Sprintf("b%03d", i)
+func crashBodies(i int) (bodies [][]byte) {
 	for n := range 1 + i%4 {
 		size := 500 + 40*n
 		switch {
@@ -127,84 +88,13 @@ func crashUnit(i int) (name string, records []*store.Record, bodies [][]byte) {
 		case n == 3 && i%8 == 3:
 			size = 6 << 20 // more than a piece
 		}
-		data := bytes.Repeat([]byte(fmt.Sprintf("%s/%d ", name, n)), size/7)
+		data := bytes.Repeat([]byte(fmt.Sprintf("%s/%d ", crash.Unit(i), n)), size/7)
 		if size > 1<<20 {
 			data = random(uint64(i), size) // also when compressed
 		}
-		sum := sha256.Sum256(data)
-		sha := hex.EncodeToString(sum[:])
 		bodies = append(bodies, data)
-		records = append(records, &store.Record{
-			ID: fmt.Sprintf("%s-%d", name, n), Job: crashJob, Batch: name, URL: "http://x.test/", Method: "GET",
-			Outcome: store.OK, Bytes: int64(len(data)), SHA256: sha,
-		})
 	}
-	return name, records, bodies
-}
-
-func commitCrashUnit(s store.Store, i int) error {
-	ctx := context.Background()
-	name, records, bodies := crashUnit(i)
-	u, err := s.Begin(ctx, crashJob, name)
-	if err != nil {
-		return err
-	}
-	a := &store.Account{V: store.AccountVersion, Job: crashJob, Batch: name, Delivery: "d"}
-	for n, data := range bodies {
-		w, err := u.Body(ctx, store.BodyMeta{ContentType: "text/html"})
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(data); err != nil {
-			return err
-		}
-		ref, err := w.Finish()
-		if err != nil {
-			return err
-		}
-		records[n].Body = ref.Body
-		if err := u.Add(records[n]); err != nil {
-			return err
-		}
-		a.Entries = append(a.Entries, store.Entry{ID: records[n].ID, Fate: store.Recorded})
-	}
-	_, _, err = u.Commit(ctx, a)
-	return err
-}
-
-// runChild runs the child until it dies or, after killAfter acknowledgements (0: never), is killed.
-func runChild(t *testing.T, url, step string, nth, killAfter int) (acked []int, died bool) {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), crashURL+"="+url, crashStep+"="+step, crashNth+"="+strconv.Itoa(nth))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		i, err := strconv.Atoi(lines.Text())
-		if err != nil {
-			t.Errorf("the child said %q", lines.Text())
-		}
-		acked = append(acked, i)
-		if len(acked) == killAfter {
-			cmd.Process.Kill()
-		}
-	}
-	err = cmd.Wait()
-	if stderr.Len() > 0 {
-		t.Errorf("the child said: %s", stderr.String())
-	}
-	return acked, err != nil
+	return bodies
 }
 
 func TestKilledAtEachStep(t *testing.T) {
@@ -213,7 +103,7 @@ func TestKilledAtEachStep(t *testing.T) {
 	for i, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			url := server.URL("killed-" + step)
-			acked, died := runChild(t, url, step, 3+7*i, 0)
+			acked, died := crash.Child{Target: url, Step: step, Nth: 3 + 7*i}.Acknowledged(t)
 			if !died {
 				t.Fatal("the child did not die")
 			}
@@ -232,7 +122,7 @@ func TestArchiveKilledAtEachStep(t *testing.T) {
 				nth = 2 // few are that large
 			}
 			url := server.URL("killed-"+step) + "&format=warc"
-			acked, died := runChild(t, url, step, nth, 0)
+			acked, died := crash.Child{Target: url, Step: step, Nth: nth}.Acknowledged(t)
 			if !died {
 				t.Fatal("the child did not die")
 			}
@@ -250,7 +140,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 	for round := range rounds {
 		url := server.URL(fmt.Sprint("random-", round)) + []string{"", "&format=warc", "&format=warc&compress=zstd"}[round%3]
-		acked, died := runChild(t, url, "", 0, 1+rand.IntN(crashUnits/2))
+		acked, died := crash.Child{Target: url, After: 1 + rand.IntN(crashUnits/2)}.Acknowledged(t)
 		t.Logf("killed after %d acknowledged units (it had ended by itself: %v)", len(acked), !died)
 		verifyAfterCrash(t, url, acked)
 	}
@@ -273,17 +163,11 @@ func verifyAfterCrash(t *testing.T, url string, acked []int) {
 	t.Helper()
 	s := reopen(t, url)
 	seen := wantUnitsWhole(t, s)
-	for _, i := range acked {
-		if !seen[i] {
-			t.Errorf("unit %d was acknowledged and is gone", i)
-		}
-	}
+	crash.WantAcknowledged(t, seen, acked)
 	wantSwept(t, s)
 	wantUnitsWhole(t, s)
 	wantSound(t, s, crashJob)
-	if rest, died := runChild(t, url, "", 0, 0); died || len(rest) != crashUnits {
-		t.Errorf("the second run committed %d units, want %d", len(rest), crashUnits)
-	}
+	crash.Child{Target: url}.WantFinished(t, crashUnits)
 	if seen := wantUnitsWhole(t, s); len(seen) != crashUnits {
 		t.Errorf("after the second run %d units are there, want %d", len(seen), crashUnits)
 	}
@@ -312,32 +196,7 @@ func findings(t *testing.T, s store.Verifier, job string, repair bool) []store.F
 // wantUnitsWhole demands that every unit that is visible has all of its records and bodies, and returns which are.
 func wantUnitsWhole(t *testing.T, s store.Store) map[int]bool {
 	t.Helper()
-	seen := make(map[int]bool)
-	for unit, err := range s.Units(t.Context(), crashJob) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		i, _ := strconv.Atoi(strings.TrimPrefix(unit, "b"))
-		seen[i] = true
-		_, want, bodies := crashUnit(i)
-		n := 0
-		for r, err := range s.Records(t.Context(), crashJob, unit) {
-			if err != nil {
-				t.Errorf("unit %s: %v", unit, err)
-				break
-			}
-			if n >= len(want) || r.ID != want[n].ID {
-				t.Errorf("unit %s: record %d is %s", unit, n, r.ID)
-				break
-			}
-			wantBodyBytes(t, s, crashJob, r.Body, bodies[n])
-			n++
-		}
-		if n != len(want) {
-			t.Errorf("unit %s has %d records, want %d", unit, n, len(want))
-		}
-	}
-	return seen
+	return crash.WantWhole(t, s, crashBodies)
 }
 
 func wantBodyBytes(t *testing.T, s store.Store, job, body string, want []byte) {

@@ -10,13 +10,12 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/s3store/s3test"
 	"github.com/fetchfleet/fetchfleet/internal/store/storetest"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	if url := os.Getenv(crashURL); url != "" {
-		os.Exit(crashChild(url))
-	}
+	crash.Main(crashChild)
 	for name, value := range s3test.Environment() { // so that tests may run beside each other
 		if err := os.Setenv(name, value); err != nil {
 			panic(err)

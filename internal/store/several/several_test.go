@@ -13,12 +13,11 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/storetest"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		os.Exit(crashChild(dir))
-	}
+	crash.Main(crashChild)
 	goleak.VerifyTestMain(m)
 }
 

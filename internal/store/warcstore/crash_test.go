@@ -1,28 +1,16 @@
 package warcstore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
-)
-
-// What the parent tells the child that will crash.
-const (
-	crashDir  = "WARCSTORE_CRASH_DIR"
-	crashStep = "WARCSTORE_CRASH_STEP" // where it kills itself; "" leaves that to the parent
-	crashNth  = "WARCSTORE_CRASH_NTH"  // at which time of passing there, from 1
-	crashSync = "WARCSTORE_CRASH_SYNC"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 )
 
 const crashUnits = 40
@@ -33,36 +21,29 @@ var (
 	mergeSteps  = []string{"merged", "durable merge", "cdxj placed", "file placed", "index placed", "first unit removed", "units removed"}
 )
 
-// crashChild commits units from four goroutines, says on standard output which were acknowledged, and merges now and then.
-func crashChild(dir string) int {
-	s, err := Open(context.Background(), dir, Options{Worker: "child", Sync: os.Getenv(crashSync), MergeSize: 100_000})
+// crashChild commits units, says which were acknowledged, and merges now and then.
+func crashChild(dir, sync string) int {
+	s, err := Open(context.Background(), dir, Options{Worker: "child", Sync: sync, MergeSize: 100_000})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	s.step = killAt(os.Getenv(crashStep), os.Getenv(crashNth))
-	var next atomic.Int64
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < crashUnits; i = int(next.Add(1)) - 1 {
-				err := commitCrashUnit(s, i)
-				if err == nil && i%14 == 13 {
-					err = compactUnlessBusy(s)
-				}
-				if err != nil {
-					fmt.Fprintln(os.Stderr, err)
-					failed.Store(true)
-					return
-				}
-				fmt.Printf("%d\n", i) // one write(2), so lines do not mix
-			}
-		})
-	}
-	wg.Wait()
-	if err := compactUnlessBusy(s); err != nil || failed.Load() || s.Close() != nil {
+	s.step = crash.Step()
+	ok := crash.Store(crashUnits, func(i int) error {
+		err := commitCrashUnit(s, i)
+		if err == nil && i%14 == 13 {
+			err = compactUnlessBusy(s)
+		}
+		if err == nil {
+			crash.Acknowledge(i)
+		}
+		return err
+	})
+	if err := errors.Join(compactUnlessBusy(s), s.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if !ok {
 		return 1
 	}
 	return 0
@@ -75,24 +56,9 @@ func compactUnlessBusy(s *Store) error {
 	return nil
 }
 
-func killAt(step, nth string) func(string) {
-	if step == "" {
-		return nil
-	}
-	left, _ := strconv.ParseInt(nth, 10, 64)
-	var passed atomic.Int64
-	return func(at string) {
-		if at == step && passed.Add(1) == left {
-			self, _ := os.FindProcess(os.Getpid())
-			self.Kill()
-			select {} // the signal is on its way
-		}
-	}
-}
-
 // crashUnit returns unit number i: its answers are told from those of others by their bytes, but for one that all have.
 func crashUnit(i int) (name string, answers []answer) {
-	return fmt.Sprintf("b%03d", i), crashAnswers()[i]
+	return crash.Unit(i), crashAnswers()[i]
 }
 
 var crashAnswers = sync.OnceValue(func() (list [crashUnits][]answer) {
@@ -103,7 +69,7 @@ var crashAnswers = sync.OnceValue(func() (list [crashUnits][]answer) {
 })
 
 func answersOf(i int) (answers []answer) {
-	name := fmt.Sprintf("b%03d", i)
+	name := crash.Unit(i)
 	for n := range 1 + i%4 {
 		a := answer{url: fmt.Sprintf("http://x.test/%s/%d", name, n), status: 200, body: text(uint64(100*i+n), 2000)}
 		switch {
@@ -146,49 +112,11 @@ func (q *quietT) clean() {
 	}
 }
 
-// runChild runs the child until it dies or, after killAfter acknowledgements (0: never), is killed.
-func runChild(t *testing.T, dir, step string, nth, killAfter int, sync string) (acked []int, died bool) {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashStep+"="+step, crashNth+"="+strconv.Itoa(nth), crashSync+"="+sync)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		i, err := strconv.Atoi(lines.Text())
-		if err != nil {
-			t.Errorf("the child said %q", lines.Text())
-		}
-		acked = append(acked, i)
-		if len(acked) == killAfter {
-			cmd.Process.Kill()
-		}
-	}
-	err = cmd.Wait()
-	if stderr.Len() > 0 && err == nil {
-		t.Errorf("the child said: %s", stderr.String())
-	}
-	if err != nil && !strings.Contains(err.Error(), "killed") {
-		t.Errorf("the child ended with %v and said: %s", err, stderr.String())
-	}
-	return acked, err != nil
-}
-
 func TestKilledAtEachStepOfACommit(t *testing.T) {
 	for i, step := range commitSteps {
 		t.Run(step, func(t *testing.T) {
 			dir := t.TempDir()
-			acked, died := runChild(t, dir, step, 3+7*i, 0, SyncBatch)
+			acked, died := crash.Child{Target: dir, Options: SyncBatch, Step: step, Nth: 3 + 7*i}.Acknowledged(t)
 			if !died {
 				t.Fatal("the child did not die")
 			}
@@ -201,7 +129,7 @@ func TestKilledAtEachStepOfAMerge(t *testing.T) {
 	for i, step := range mergeSteps {
 		t.Run(step, func(t *testing.T) {
 			dir := t.TempDir()
-			acked, died := runChild(t, dir, step, 1+i%2, 0, SyncOff)
+			acked, died := crash.Child{Target: dir, Options: SyncOff, Step: step, Nth: 1 + i%2}.Acknowledged(t)
 			if !died {
 				t.Fatal("the child did not die")
 			}
@@ -217,7 +145,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	}
 	for round := range rounds {
 		dir := t.TempDir()
-		acked, died := runChild(t, dir, "", 0, 1+rand.IntN(crashUnits*2/3), []string{SyncBatch, SyncOff}[round%2])
+		acked, died := crash.Child{Target: dir, Options: []string{SyncBatch, SyncOff}[round%2], After: 1 + rand.IntN(crashUnits*2/3)}.Acknowledged(t)
 		t.Logf("killed after %d acknowledged units (it had ended by itself: %v)", len(acked), !died)
 		verifyAfterCrash(t, dir, acked)
 	}
@@ -233,11 +161,7 @@ func verifyAfterCrash(t *testing.T, dir string, acked []int) {
 		}
 	}
 	seen := wantUnitsWhole(t, s)
-	for _, i := range acked {
-		if !seen[i] {
-			t.Errorf("unit %d was acknowledged and is gone", i)
-		}
-	}
+	crash.WantAcknowledged(t, seen, acked)
 	if len(acked)%2 == 0 {
 		for _, f := range findings(t, s, testJob, true) {
 			if !f.Mended {
@@ -251,9 +175,7 @@ func verifyAfterCrash(t *testing.T, dir string, acked []int) {
 	if again := wantUnitsWhole(t, s); len(again) != len(seen) {
 		t.Errorf("%d units before the repair, %d after it", len(seen), len(again))
 	}
-	if rest, died := runChild(t, dir, "", 0, 0, SyncOff); died || len(rest) != crashUnits {
-		t.Errorf("the second run committed %d units, want %d", len(rest), crashUnits)
-	}
+	crash.Child{Target: dir, Options: SyncOff}.WantFinished(t, crashUnits)
 	if seen := wantUnitsWhole(t, s); len(seen) != crashUnits {
 		t.Errorf("after the second run %d units are there, want %d", len(seen), crashUnits)
 	}
@@ -269,33 +191,11 @@ func verifyAfterCrash(t *testing.T, dir string, acked []int) {
 // wantUnitsWhole demands that every unit is listed once and has all of its records and bodies, and returns which are.
 func wantUnitsWhole(t *testing.T, s *Store) map[int]bool {
 	t.Helper()
-	seen := make(map[int]bool)
-	for unit, err := range s.Units(t.Context(), testJob) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		i, _ := strconv.Atoi(strings.TrimPrefix(unit, "b"))
-		if seen[i] {
-			t.Errorf("unit %s is listed twice", unit)
-		}
-		seen[i] = true
+	return crash.WantWhole(t, s, func(i int) (bodies [][]byte) {
 		_, answers := crashUnit(i)
-		n := 0
-		for r, err := range s.Records(t.Context(), testJob, unit) {
-			if err != nil {
-				t.Errorf("unit %s: %v", unit, err)
-				break
-			}
-			if n >= len(answers) || r.ID != fmt.Sprintf("%s-%d", unit, n) {
-				t.Errorf("unit %s: record %d is %s", unit, n, r.ID)
-				break
-			}
-			wantBody(t, s, r, answers[n].body)
-			n++
+		for _, a := range answers {
+			bodies = append(bodies, a.body)
 		}
-		if n != len(answers) {
-			t.Errorf("unit %s has %d records, want %d", unit, n, len(answers))
-		}
-	}
-	return seen
+		return bodies
+	})
 }

@@ -7,13 +7,12 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/storetest"
+	"github.com/fetchfleet/fetchfleet/internal/store/storetest/crash"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		os.Exit(crashChild(dir))
-	}
+	crash.Main(crashChild)
 	if dir := os.Getenv(partDir); dir != "" {
 		os.Exit(partChild(dir))
 	}
