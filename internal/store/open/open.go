@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -234,16 +233,37 @@ func isScheme(s string) bool {
 	return true
 }
 
-// redact hides a password and what comes behind a question mark, where keys may stand: an error of ours may be logged.
+// redact hides a password and what comes behind a question mark, where keys may stand: an error of ours may be logged. A
+// password may have in it what ends one for a parser, so before an @ nothing is taken for a host or a path; where that has
+// a question mark, which may be of a password or of a parameter, nothing is shown but the user.
 func redact(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "(not a URL)"
+	scheme, rest, slashes := "", raw, ""
+	if s, r, found := strings.Cut(raw, ":"); found && isScheme(s) {
+		scheme, rest = s+":", r
 	}
-	if u.RawQuery != "" {
-		u.RawQuery = "…"
+	if r, found := strings.CutPrefix(rest, "//"); found {
+		slashes, rest = "//", r
 	}
-	return u.Redacted()
+	user := ""
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, rest = rest[:at], rest[at+1:]
+		name := user
+		if end := strings.IndexAny(user, ":/?#"); end >= 0 {
+			name = user[:end]
+		}
+		if strings.ContainsAny(user, "?#") {
+			return scheme + slashes + name + "…"
+		}
+		if name != user {
+			name += ":xxxxx"
+		}
+		user = name + "@"
+	}
+	if place, _, found := strings.Cut(rest, "?"); found {
+		rest = place + "?…"
+	}
+	rest, _, _ = strings.Cut(rest, "#")
+	return scheme + slashes + user + rest
 }
 
 func redactAll(urls []string) string {
