@@ -180,6 +180,34 @@ func TestHasSaysWhetherBytesAreKept(t *testing.T) {
 	has(false, "dropped")
 }
 
+// A flush that failed may succeed the next time, having lost what it was to keep.
+func TestAfterAFailedFlushOnlyWhatIsDurableIsKept(t *testing.T) {
+	for claim, sync := range map[string]bool{"flushed": true, "not flushed": false} {
+		t.Run(claim, func(t *testing.T) {
+			f := In(t.TempDir(), Options{Sync: sync, Every: 5})
+			p := take(t, f)
+			must(t, p.Begin(noteOf(100)))
+			write(t, p, []byte("12345"))
+			note := f.file(request, noteEnding)
+			must(t, os.Rename(note, note+".aside"))
+			must(t, os.MkdirAll(filepath.Join(note, "in the way"), 0o755))
+			if _, err := p.Write([]byte("67890")); err == nil {
+				t.Fatal("a checkpoint has replaced a folder")
+			}
+			must(t, os.RemoveAll(note))
+			must(t, os.Rename(note+".aside", note))
+			must(t, p.Release())
+			counted, err := f.readNote(request)
+			if err != nil || counted == nil || counted.Size != 5 {
+				t.Errorf("the note is %+v (%v), want one of the 5 bytes that were flushed", counted, err)
+			}
+			if sync {
+				wantKept(t, take(t, f), []byte("12345"))
+			}
+		})
+	}
+}
+
 func TestBeginStartsOver(t *testing.T) {
 	f := In(t.TempDir(), Options{Sync: true})
 	p := take(t, f)
