@@ -238,6 +238,12 @@ func median(figures []figure) figure {
 	return figure{walls[len(walls)/2], cpus[len(cpus)/2]}
 }
 
+// middle is the median.
+func middle(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
 func verdict(reached bool) string {
 	if reached {
 		return "reached"

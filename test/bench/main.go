@@ -27,6 +27,7 @@ var benchmarks = []benchmark{
 	{"fetch", "50 k pages of 2 KiB over 64 hosts, bodies stored, against a plain pool and one task per URL", benchFetch},
 	{"enqueue", "URLs per second into a local Redis, bytes of Redis per URL, memory for a million lines", benchEnqueue},
 	{"latency", "ten URLs of one host that take 900 ms each, with fleet run", benchLatency},
+	{"clients", "a hundred requests at a time to one host, bodies stored, beside aiohttp and HTTPX", benchClients},
 	{"memory", "8 bodies of 200 MB at once: memory of the worker", benchMemory},
 	{"warc", "pages of 2 KiB into WARC files, against a plain pool that appends gzip members to one file", benchWARC},
 	{"huge", "one body of 2 GB into a store of each kind: memory of the worker", benchHuge},

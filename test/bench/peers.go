@@ -60,6 +60,9 @@ func originHandler() http.Handler {
 		page := r.URL.Path + text // every page another digest
 		_, _ = io.WriteString(w, page[:2048])
 	})
+	var together crowd
+	mux.HandleFunc("/wait/", together.wait)
+	mux.HandleFunc("/span", together.tell)
 	mux.HandleFunc("/slow/", func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(900 * time.Millisecond)
 		_, _ = io.WriteString(w, "slow")

@@ -15,7 +15,8 @@ func TestCrewIsAsLargeAsTheHostIsSlow(t *testing.T) {
 		all    time.Duration
 	}{
 		"answers within a step go one after another":    {answer: time.Millisecond, hands: 1, all: 10 * time.Millisecond},
-		"slow ones all go beside each other, in a ramp": {answer: time.Second, hands: 10, all: time.Second + 9*rampStep},
+		"slow ones all go beside each other, in a ramp": {answer: time.Second, hands: 10, all: time.Second + rampStep + 3*slowStep},
+		"an end slows the ramp down":                    {answer: 6 * time.Millisecond, hands: 4, all: 24 * time.Millisecond},
 	}
 	for claim, tt := range tests {
 		t.Run(claim, func(t *testing.T) {
