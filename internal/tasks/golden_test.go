@@ -132,9 +132,17 @@ func TestSpecFieldsLeftOutHaveTheirDefaults(t *testing.T) {
 }
 
 func TestSpecOfANewerVersionIsRefusedAsSuch(t *testing.T) {
-	_, err := ParseSpec([]byte(`{"v":2,"retries":"as a word"}`))
+	_, err := ParseSpec([]byte(`{"v":3,"retries":"as a word"}`))
 	newer, ok := errors.AsType[*NewerSpecError](err)
-	if !ok || newer.Version != 2 {
-		t.Fatalf("error = %v, want a NewerSpecError of version 2", err)
+	if !ok || newer.Version != 3 {
+		t.Fatalf("error = %v, want a NewerSpecError of version 3", err)
+	}
+}
+
+func TestSpecsThatSayNothingNewAreLeftToEveryWorker(t *testing.T) {
+	for claim, s := range map[string]Spec{"the default": DefaultSpec(), "all of version 1": specV1, "with since": specV1Since()} {
+		if got := s.Version(); got != 1 {
+			t.Errorf("%s: version %d, want 1", claim, got)
+		}
 	}
 }

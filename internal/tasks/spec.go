@@ -4,13 +4,15 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 )
 
 // SpecVersion is the newest spec that this code understands. A worker takes no batch of a job whose spec is newer.
-const SpecVersion = 1
+// What a spec is written as is Version's to say.
+const SpecVersion = 2
 
 // Spec is the policy of a job: stored once, in effect for all of its requests.
 type Spec struct {
@@ -62,7 +64,7 @@ const (
 // DefaultSpec is what a job gets that says nothing.
 func DefaultSpec() Spec {
 	return Spec{
-		V: SpecVersion, Queue: "default",
+		V: 1, Queue: "default",
 		HostRate: 5, HostBurst: 1, HostConns: 4,
 		Retries: 4, Backoff: DefaultBackoff, Patience: Duration(2 * time.Hour),
 		Timeout: Duration(30 * time.Second), MaxTime: Duration(time.Hour), MaxBody: 1 << 30,
@@ -100,7 +102,10 @@ func (s Spec) Validate() error {
 	if _, err := s.RetryOn.Compile(); err != nil {
 		return err
 	}
-	return s.Backoff.validate()
+	if err := s.Backoff.validate(); err != nil {
+		return err
+	}
+	return s.validateTopics()
 }
 
 // runQueue begins the name of a queue that one process keeps for itself.
@@ -161,7 +166,7 @@ func (s Spec) fields() map[string]string {
 	if len(s.Header) > 0 {
 		header, _ = json.Marshal(s.Header)
 	}
-	return map[string]string{
+	fields := map[string]string{
 		"--queue": s.Queue, "--host-rate": fmt.Sprint(s.HostRate), "--host-burst": fmt.Sprint(s.HostBurst),
 		"--host-conns": fmt.Sprint(s.HostConns), "--retries": fmt.Sprint(s.Retries), "--backoff": s.Backoff.String(),
 		"--retry-on": orNone(string(s.RetryOn)), "--patience": s.Patience.String(), "--timeout": s.Timeout.String(),
@@ -171,6 +176,10 @@ func (s Spec) fields() map[string]string {
 		"--resume-above": fmt.Sprint(max(0, cmp.Or(s.ResumeAbove, DefaultResumeAbove))),
 		"--since":        orNone(string(s.Since)),
 	}
+	for _, t := range s.topics() {
+		maps.Copy(fields, t.fields())
+	}
+	return fields
 }
 
 func orNone(s string) string {

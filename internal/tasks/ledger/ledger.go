@@ -78,6 +78,7 @@ func (l *Ledger) Create(ctx context.Context, job tasks.JobID, spec tasks.Spec, g
 	if err := errors.Join(job.Validate(), spec.Validate()); err != nil {
 		return spec, false, err
 	}
+	spec.V = spec.Version()
 	wanted := spec
 	if stored, err := l.Spec(ctx, job); err == nil {
 		if diff := spec.Difference(stored, given); len(diff) > 0 {
