@@ -82,6 +82,9 @@ func classifyTLS(err error) Class {
 	if isTimeout(err) {
 		return TLSTimeout
 	}
+	if strings.Contains(err.Error(), "tls: no application protocol") { // an alert, whose type crypto/tls keeps to itself
+		return Protocol
+	}
 	return TLS
 }
 

@@ -43,6 +43,7 @@ func connOf(c net.Conn) *conn {
 // dialer makes guarded connections and classifies what goes wrong.
 type dialer struct {
 	net        net.Dialer
+	lane       lane
 	tls        *tls.Config
 	tlsTimeout time.Duration
 	register   *register // of what was dialled
@@ -56,7 +57,6 @@ func newDialer(o Options) *dialer {
 			Resolver:       o.Resolver,
 			ControlContext: newGuard(o.AllowPrivate).control,
 		},
-		tls:        o.TLSConfig,
 		tlsTimeout: o.TLSTimeout,
 	}
 }
@@ -119,6 +119,10 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 		_ = c.Close() // the handshake's error is the one that matters
 		return nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
 	}
+	if err := d.lane.wants(t.ConnectionState().NegotiatedProtocol); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
 	c.tls = time.Since(start)
 	d.register.add(c, place{tls: true, addr: addr}, t)
 	return t, nil
@@ -135,23 +139,3 @@ func (e handshakeError) Error() string { return "handshake with " + e.host + ": 
 
 // Unwrap returns what went wrong.
 func (e handshakeError) Unwrap() error { return e.err }
-
-// tlsConfig returns a copy of base (nil: Go's defaults) that offers HTTP/2 and
-// remembers sessions.
-func tlsConfig(base *tls.Config) *tls.Config {
-	config := &tls.Config{}
-	if base != nil {
-		config = base.Clone()
-	}
-	if config.NextProtos == nil {
-		config.NextProtos = []string{"h2", "http/1.1"}
-	}
-	if config.ClientSessionCache == nil {
-		config.ClientSessionCache = tls.NewLRUClientSessionCache(sessionCacheSize)
-	}
-	return config
-}
-
-// sessionCacheSize is the number of hosts whose TLS session is kept; at about
-// 4 KiB each the cache stays under 4 MiB.
-const sessionCacheSize = 1024

@@ -37,6 +37,7 @@ type exchange struct {
 	firstByte atomic.Int64 // nanoseconds since start; written by net/http's reader
 	total     time.Duration
 
+	track    *track
 	register *register
 	secure   bool       // https
 	refused  bool       // the connection got last was about to be closed: nothing was sent on it
@@ -170,4 +171,5 @@ func (x *exchange) finish() {
 	x.timer.Stop()
 	x.cancel(nil)
 	x.register.leave(x)
+	x.track.leave()
 }

@@ -58,7 +58,6 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxIdleConnsPerHost, 64)
 	setDefault(&o.IdleConnTimeout, 90*time.Second)
 	setDefault(&o.MaxHeaderBytes, 1<<20)
-	o.TLSConfig = tlsConfig(o.TLSConfig)
 	return o
 }
 
@@ -81,7 +80,7 @@ var defaultUserAgent = sync.OnceValue(func() string {
 // Fetcher makes exchanges over a pool of connections. It is safe for
 // concurrent use; one per process is enough.
 type Fetcher struct {
-	transport *http.Transport
+	lanes     *lanes
 	register  *register
 	userAgent string
 }
@@ -89,35 +88,13 @@ type Fetcher struct {
 // New returns a Fetcher. It opens nothing before the first exchange.
 func New(o Options) *Fetcher {
 	o = o.withDefaults()
-	d := newDialer(o)
-	return &Fetcher{
-		userAgent: o.UserAgent,
-		register:  d.register,
-		transport: &http.Transport{
-			Proxy:                  o.Proxy,
-			DialContext:            d.dial,
-			DialTLSContext:         d.dialTLS,
-			TLSClientConfig:        o.TLSConfig.Clone(), // used only behind a proxy
-			TLSHandshakeTimeout:    o.TLSTimeout,
-			DisableCompression:     true, // decoding is ours: more codings, and limits
-			ForceAttemptHTTP2:      true,
-			MaxIdleConns:           o.MaxIdleConns,
-			MaxIdleConnsPerHost:    o.MaxIdleConnsPerHost,
-			IdleConnTimeout:        o.IdleConnTimeout,
-			ExpectContinueTimeout:  time.Second,
-			MaxResponseHeaderBytes: o.MaxHeaderBytes,
-			HTTP2: &http.HTTP2Config{
-				// A dead connection must not swallow one request after another.
-				SendPingTimeout: 30 * time.Second,
-				PingTimeout:     15 * time.Second,
-			},
-		},
-	}
+	ls := newLanes(o)
+	return &Fetcher{userAgent: o.UserAgent, register: ls.dialer.register, lanes: ls}
 }
 
 // Close closes the idle connections. Exchanges under way go on, and the
 // Fetcher stays usable.
-func (f *Fetcher) Close() { f.transport.CloseIdleConnections() }
+func (f *Fetcher) Close() { f.lanes.closeIdle() }
 
 // Do sends r and returns once the response headers are there. The error is
 // always an *Error. Without an error the caller must read the Body to its end
@@ -128,6 +105,7 @@ func (f *Fetcher) Close() { f.transport.CloseIdleConnections() }
 // included. r is not changed and may be used again.
 func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	x := newExchange(ctx, r, f.register)
+	x.track = f.lanes.take(r)
 	req, err := f.build(x, r)
 	if err != nil {
 		x.finish()
@@ -151,7 +129,7 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 // nothing was sent. Over HTTP/1.1 net/http mostly repeats such a request by itself, over HTTP/2 it does not.
 func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.Response, error) {
 	for wait := time.Duration(0); ; wait = min(2*wait+repeatWait, maxRepeatWait) {
-		answer, err := f.transport.RoundTrip(req)
+		answer, err := x.track.transport.RoundTrip(req)
 		if err == nil || !x.refused || !x.pause(wait) {
 			return answer, err
 		}

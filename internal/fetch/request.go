@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -32,6 +33,14 @@ type Request struct {
 	Timeout time.Duration
 	// MaxTime bounds the whole exchange, body included; 0 means 1 h.
 	MaxTime time.Duration
+	// HTTP is the version to speak; Auto, the zero value, is what the server prefers. A server that does not speak another
+	// ends the exchange in class Protocol.
+	HTTP Version
+	// Insecure takes any certificate of the server's. Its connections are never used for requests that do not say so.
+	Insecure bool
+	// Certificate is shown to servers that ask for one (mutual TLS); nil means none. Connections are shared by the requests
+	// with the same leaf.
+	Certificate *tls.Certificate
 	// MaxBody limits the body in bytes, as sent and as decoded; 0 means 1 GiB.
 	MaxBody int64
 }
@@ -72,6 +81,9 @@ func (f *Fetcher) build(x *exchange, r *Request) (*http.Request, error) {
 	}
 	if !httpguts.ValidHeaderFieldName(method) { // a method is a token as well
 		return nil, fail(RequestInvalid, "request", "invalid method %q", method)
+	}
+	if _, err := ParseVersion(string(r.HTTP)); err != nil {
+		return nil, fail(RequestInvalid, "request", "%w", err)
 	}
 	req := (&http.Request{
 		Method: method,
