@@ -20,8 +20,20 @@ import (
 // Errors that callers tell apart. Others say that the data is not what its coding promises.
 var (
 	ErrTooLarge = errors.New("decoded body too large")
+	ErrRatio    = errors.New("decoded body out of proportion")
 	ErrLayers   = errors.New("too many content codings")
 )
+
+// Limits bound what each layer of a body may yield.
+type Limits struct {
+	Bytes int64
+	// Ratio is how many times larger than what was sent it may be once it is above RatioFrom; 0 = no limit.
+	Ratio int64
+}
+
+// RatioFrom is the size in bytes from which on Limits.Ratio counts: below, a small body of great regularity would be
+// refused and a bomb does no harm.
+const RatioFrom = 1 << 20
 
 // maxLayers is how many content codings may lie on top of one another.
 const maxLayers = 3
@@ -59,12 +71,28 @@ type Reader struct {
 	io.Reader        // the innermost layer
 	name      string // the codings as the header has them
 	layers    []*layer
+	sent      counter
+	limits    Limits
 }
 
-// NewReader returns a decoder for the values of a Content-Encoding header, each layer of which yields at most limit
-// bytes: then its Read returns an error that wraps ErrTooLarge. NewReader returns nil when there is nothing to decode or
-// a coding is unknown, and an error that wraps ErrLayers for too many layers.
-func NewReader(header []string, src io.Reader, limit int64) (*Reader, error) {
+// counter counts what was sent.
+type counter struct {
+	src io.Reader
+	n   int64
+}
+
+// Read reads on.
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.src.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// NewReader returns a decoder for the values of a Content-Encoding header, each layer of which yields at most what limits
+// allow: then its Read returns an error that wraps ErrTooLarge or ErrRatio. That holds for layers within others, too, of
+// which little may come out. NewReader returns nil when there is nothing to decode or a coding is unknown, and an error
+// that wraps ErrLayers for too many layers.
+func NewReader(header []string, src io.Reader, limits Limits) (*Reader, error) {
 	names := Names(header)
 	if len(names) > maxLayers {
 		return nil, fmt.Errorf("%w: %d on top of one another, the limit is %d", ErrLayers, len(names), maxLayers)
@@ -77,9 +105,10 @@ func NewReader(header []string, src io.Reader, limit int64) (*Reader, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	s := &Reader{Reader: src, name: strings.Join(names, ", ")}
+	s := &Reader{name: strings.Join(names, ", "), sent: counter{src: src}, limits: limits}
+	s.Reader = &s.sent
 	for i := len(names) - 1; i >= 0; i-- { // the last one named was applied last
-		l := newLayer(codings[names[i]], s.Reader, limit)
+		l := newLayer(codings[names[i]], s)
 		s.Reader, s.layers = l, append(s.layers, l)
 	}
 	return s, nil
@@ -117,14 +146,15 @@ type layer struct {
 	dec     decoder
 	src     *bufio.Reader
 	started bool
-	limit   int64
+	whole   *Reader // of which it is one
 	n       int64
 }
 
-func newLayer(pool *sync.Pool, src io.Reader, limit int64) *layer {
+// newLayer puts a layer upon what s yields so far.
+func newLayer(pool *sync.Pool, s *Reader) *layer {
 	buffered := bufferPool.Get().(*bufio.Reader)
-	buffered.Reset(src)
-	return &layer{pool: pool, dec: pool.Get().(decoder), src: buffered, limit: limit}
+	buffered.Reset(s.Reader)
+	return &layer{pool: pool, dec: pool.Get().(decoder), src: buffered, whole: s}
 }
 
 // Read implements io.Reader. An empty body is empty in any coding.
@@ -140,8 +170,12 @@ func (l *layer) Read(p []byte) (int, error) {
 	}
 	n, err := l.dec.Read(p)
 	l.n += int64(n)
-	if over := l.n - l.limit; over > 0 {
-		return n - int(over), fmt.Errorf("%w: more than the limit of %d bytes", ErrTooLarge, l.limit)
+	limits, sent := l.whole.limits, l.whole.sent.n
+	if over := l.n - limits.Bytes; over > 0 {
+		return n - int(over), fmt.Errorf("%w: more than the limit of %d bytes", ErrTooLarge, limits.Bytes)
+	}
+	if limits.Ratio > 0 && l.n > RatioFrom && l.n/limits.Ratio > sent {
+		return n, fmt.Errorf("%w: %d bytes of the first %d sent, the limit is %d times as many", ErrRatio, l.n, sent, limits.Ratio)
 	}
 	return n, err
 }

@@ -14,7 +14,7 @@ import (
 func TestALayerWithinIsLimitedToo(t *testing.T) {
 	zeros := fetchtest.Encode("gzip", make([]byte, 8<<20))
 	nested := bytes.NewReader(fetchtest.Encode("gzip", zeros))
-	s, err := coding.NewReader([]string{"gzip, gzip"}, nested, 4<<10)
+	s, err := coding.NewReader([]string{"gzip, gzip"}, nested, coding.Limits{Bytes: 4 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestDeflateSniffIsNotFooledByARawStream(t *testing.T) {
 	w, _ := flate.NewWriter(&b, flate.HuffmanOnly)
 	w.Write([]byte("hello"))
 	w.Close()
-	s, err := coding.NewReader([]string{"deflate"}, &b, 100)
+	s, err := coding.NewReader([]string{"deflate"}, &b, coding.Limits{Bytes: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,13 +30,13 @@ func (b *body) open(x *exchange, answer *http.Response) {
 	b.wire.length = answer.ContentLength
 	b.wire.persistent = answer.ProtoMajor == 1 && !answer.Close
 	b.wire.framed = answer.ContentLength >= 0 || len(answer.TransferEncoding) > 0 || answer.ProtoMajor != 1
-	if answer.Body == http.NoBody {
+	if answer.Body == http.NoBody || x.request.Method == http.MethodHead { // what is announced there does not come
 		b.wire.err = io.EOF
 		x.finish()
 		return
 	}
 	if x.decode && answer.StatusCode != http.StatusPartialContent {
-		decoder, err := coding.NewReader(answer.Header["Content-Encoding"], &b.wire, x.maxBody)
+		decoder, err := coding.NewReader(answer.Header["Content-Encoding"], &b.wire, coding.Limits{Bytes: x.maxBody, Ratio: x.limits.ratio()})
 		if err != nil {
 			b.err = fail(Decode, "decode", "%w", err)
 		}
@@ -79,6 +79,9 @@ func (b *body) endDecoding(err error) error {
 	}
 	if errors.Is(err, coding.ErrTooLarge) {
 		return fail(DecodeTooLarge, "decode", "%w", err)
+	}
+	if errors.Is(err, coding.ErrRatio) {
+		return fail(DecodeRatio, "decode", "%w", err)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) && !b.wire.framed {
 		// HTTP cannot tell where such a body ends, its coding can.
@@ -138,9 +141,9 @@ func (w *wire) read(p []byte) (int, error) {
 	if w.length > w.x.maxBody {
 		return 0, w.fail(fail(BodyTooLarge, "body", "%d bytes announced, the limit is %d", w.length, w.x.maxBody))
 	}
-	w.x.await()
+	w.x.awaitBody()
 	n, err := w.src.Read(p)
-	w.x.rest()
+	fast := w.x.restBody(n)
 	w.n += int64(n)
 	if over := w.n - w.x.maxBody; over > 0 {
 		return n - int(over), w.fail(fail(BodyTooLarge, "body", "more than the limit of %d bytes", w.x.maxBody))
@@ -151,6 +154,8 @@ func (w *wire) read(p []byte) (int, error) {
 		w.x.finish()
 	case err != nil:
 		return n, w.fail(w.x.explain("body", classifyBody, err))
+	case !fast:
+		return n, w.fail(w.x.tooSlow())
 	}
 	return n, w.err
 }

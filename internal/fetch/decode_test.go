@@ -144,7 +144,7 @@ func TestABombEndsAtTheLimitAndTakesNoMemory(t *testing.T) {
 	o := newOrigin(t)
 	f := newFetcher(t, Options{})
 	for _, coding := range []string{"gzip", "br", "zstd", "deflate"} {
-		res, err := f.Do(context.Background(), &Request{URL: o.URL("/bomb?mb=64&coding=" + coding), MaxBody: 16 << 20})
+		res, err := f.Do(context.Background(), &Request{URL: o.URL("/bomb?mb=64&coding=" + coding), MaxBody: 16 << 20, Limits: Limits{MaxRatio: NoMaxRatio}})
 		if err != nil {
 			t.Fatal(err)
 		}

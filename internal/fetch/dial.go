@@ -77,7 +77,9 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (*conn, erro
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSDone: func(httptrace.DNSDoneInfo) { resolved = time.Since(start) },
 	})
-	c, err := d.net.DialContext(ctx, network, addr)
+	dialer := d.net
+	dialer.Timeout = connectLimit(ctx, dialer.Timeout)
+	c, err := dialer.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, dialError(addr, err)
 	}
@@ -112,7 +114,7 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 		config.ServerName, _, _ = net.SplitHostPort(addr)
 	}
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, d.tlsTimeout)
+	ctx, cancel := context.WithTimeout(ctx, tlsLimit(ctx, d.tlsTimeout))
 	defer cancel()
 	t := tls.Client(c, config)
 	if err := t.HandshakeContext(ctx); err != nil {

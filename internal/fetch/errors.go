@@ -19,9 +19,9 @@ const (
 	ConnectRefused Class = "connect_refused"
 	// ConnectUnreachable: there is no route to the address, or it is forbidden.
 	ConnectUnreachable Class = "connect_unreachable"
-	// ConnectTimeout: no connection within Options.ConnectTimeout.
+	// ConnectTimeout: no connection within Limits.ConnectTimeout.
 	ConnectTimeout Class = "connect_timeout"
-	// TLSTimeout: the TLS handshake took longer than Options.TLSTimeout.
+	// TLSTimeout: the TLS handshake took longer than Limits.TLSTimeout.
 	TLSTimeout Class = "tls_timeout"
 	// TLSCertificate: the server's certificate is not valid for the host.
 	TLSCertificate Class = "tls_certificate"
@@ -29,8 +29,10 @@ const (
 	TLS Class = "tls"
 	// HeaderTimeout: connected, but no response headers within Request.Timeout.
 	HeaderTimeout Class = "header_timeout"
-	// IdleTimeout: no byte of the body arrived for Request.Timeout.
+	// IdleTimeout: no byte of the body arrived for Limits.IdleTimeout.
 	IdleTimeout Class = "idle_timeout"
+	// TooSlow: the body came slower than Limits.MinSpeed.
+	TooSlow Class = "min_speed"
 	// TotalTimeout: the exchange, body included, took longer than Request.MaxTime.
 	TotalTimeout Class = "total_timeout"
 	// Reset: the server broke the connection off.
@@ -47,7 +49,11 @@ const (
 	Decode Class = "decode"
 	// DecodeTooLarge: the decoded body exceeds Request.MaxBody.
 	DecodeTooLarge Class = "decode_too_large"
-	// AddressRefused: the address is private and not among Options.AllowPrivate.
+	// DecodeRatio: the body decodes to more than Limits.MaxRatio times what was sent.
+	DecodeRatio Class = "decode_ratio"
+	// ContentType: for callers that want certain types only; this package takes any.
+	ContentType Class = "content_type"
+	// AddressRefused: the address is private and not among Options.AllowPrivate, or the port not among Options.Ports.
 	AddressRefused Class = "address_refused"
 	// RedirectInvalid: the Location of a redirect is no http or https URL.
 	RedirectInvalid Class = "redirect_invalid"
@@ -68,8 +74,8 @@ func Classes() []Class {
 	return []Class{
 		URLInvalid, RequestInvalid, DNSTemporary, DNSNotFound, AddressRefused,
 		ConnectRefused, ConnectUnreachable, ConnectTimeout, TLSTimeout, TLSCertificate, TLS,
-		HeaderTimeout, IdleTimeout, TotalTimeout, Reset, BodyCut, Protocol,
-		HeaderTooLarge, BodyTooLarge, Decode, DecodeTooLarge,
+		HeaderTimeout, IdleTimeout, TooSlow, TotalTimeout, Reset, BodyCut, Protocol,
+		HeaderTooLarge, ContentType, BodyTooLarge, Decode, DecodeTooLarge, DecodeRatio,
 		RedirectInvalid, TooManyRedirects, Canceled, Other,
 	}
 }

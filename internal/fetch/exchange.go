@@ -21,6 +21,10 @@ type exchange struct {
 
 	start            time.Time
 	timeout, maxTime time.Duration
+	idle             time.Duration // between bytes of the body
+	patience         time.Duration // the shortest of its waits
+	limits           Limits
+	speed            speed
 	maxBody          int64
 	decode           bool
 
@@ -30,6 +34,7 @@ type exchange struct {
 	timer    *time.Timer
 	deadline atomic.Int64
 	inBody   atomic.Bool
+	slow     atomic.Bool // what ends at deadline is a span of speed
 	done     atomic.Bool
 
 	conn      *conn // nil until there is one
@@ -56,11 +61,17 @@ func newExchange(ctx context.Context, r *Request, conns *register) *exchange {
 		timeout:  cmp.Or(r.Timeout, 30*time.Second),
 		maxTime:  cmp.Or(r.MaxTime, time.Hour),
 		maxBody:  cmp.Or(r.MaxBody, 1<<30),
+		limits:   r.Limits,
+		speed:    newSpeed(&r.Limits),
 		register: conns,
+	}
+	x.idle = cmp.Or(r.IdleTimeout, x.timeout)
+	if x.patience = min(x.timeout, x.idle); x.speed.quota > 0 {
+		x.patience = min(x.patience, x.speed.span)
 	}
 	x.ctx, x.cancel = context.WithCancelCause(ctx)
 	x.timer = time.AfterFunc(math.MaxInt64, x.look) // started when x.timer is set
-	x.timer.Reset(min(x.timeout, x.maxTime))
+	x.timer.Reset(min(x.patience, x.maxTime))
 	return x
 }
 
@@ -69,7 +80,7 @@ func (x *exchange) traced() context.Context {
 	x.trace.GetConn = x.getConn
 	x.trace.GotConn = x.gotConn
 	x.trace.GotFirstResponseByte = x.gotFirstByte
-	return httptrace.WithClientTrace(x.ctx, &x.trace)
+	return httptrace.WithClientTrace(x.limits.withLimits(x.ctx), &x.trace)
 }
 
 // getConn: dialling has limits of its own, so the wait for headers is off. It
@@ -91,9 +102,31 @@ func (x *exchange) gotFirstByte() { x.firstByte.Store(int64(x.elapsed())) }
 
 func (x *exchange) elapsed() time.Duration { return time.Since(x.start) }
 
-// await starts a wait for the server, rest ends it.
+// await starts a wait for headers, rest ends any wait.
 func (x *exchange) await() { x.deadline.Store(int64(x.elapsed() + x.timeout)) }
 func (x *exchange) rest()  { x.deadline.Store(0) }
+
+// awaitBody starts a wait for more of the body.
+func (x *exchange) awaitBody() {
+	now, wait := x.elapsed(), x.idle
+	if x.speed.quota > 0 {
+		left := x.speed.left(now)
+		x.slow.Store(left < wait)
+		wait = min(wait, left)
+	}
+	x.deadline.Store(int64(now + wait))
+}
+
+// restBody ends it, with so many bytes, and reports whether they came fast enough.
+func (x *exchange) restBody(n int) bool {
+	x.rest()
+	return x.speed.quota == 0 || x.speed.took(n, x.elapsed())
+}
+
+// tooSlow is the error of a body that comes slower than it may.
+func (x *exchange) tooSlow() *Error {
+	return fail(TooSlow, "body", "less than %d bytes/s over %v", x.limits.MinSpeed, x.speed.span)
+}
 
 // expiry is the cause with which an exchange is cancelled when time is up. It
 // is a type of its own so that a cause from the caller is never taken for it.
@@ -113,11 +146,13 @@ func (x *exchange) look() {
 	case now >= x.maxTime:
 		x.cancel(expiry{fail(TotalTimeout, x.step(), "not finished within %v", x.maxTime)})
 	case deadline == 0: // a wait that starts from now on ends later than this
-		x.timer.Reset(min(x.timeout, x.maxTime-now))
+		x.timer.Reset(min(x.patience, x.maxTime-now))
 	case now < deadline:
 		x.timer.Reset(min(deadline, x.maxTime) - now)
+	case x.inBody.Load() && x.slow.Load():
+		x.cancel(expiry{x.tooSlow()})
 	case x.inBody.Load():
-		x.cancel(expiry{fail(IdleTimeout, "body", "no byte for %v", x.timeout)})
+		x.cancel(expiry{fail(IdleTimeout, "body", "no byte for %v", x.idle)})
 	default:
 		x.cancel(expiry{fail(HeaderTimeout, "headers", "no response headers within %v", x.timeout)})
 	}

@@ -46,6 +46,8 @@ type Options struct {
 	IdleConnTimeout time.Duration
 	// MaxHeaderBytes limits the response headers; 0 means 1 MiB.
 	MaxHeaderBytes int64
+	// Ports are those that may be asked; the zero value allows all but those of other protocols.
+	Ports Ports
 	// TLSConfig is the base of every handshake; nil means Go's defaults.
 	TLSConfig *tls.Config
 }
@@ -83,13 +85,14 @@ type Fetcher struct {
 	lanes     *lanes
 	register  *register
 	userAgent string
+	ports     Ports
 }
 
 // New returns a Fetcher. It opens nothing before the first exchange.
 func New(o Options) *Fetcher {
 	o = o.withDefaults()
 	ls := newLanes(o)
-	return &Fetcher{userAgent: o.UserAgent, register: ls.dialer.register, lanes: ls}
+	return &Fetcher{userAgent: o.UserAgent, ports: o.Ports, register: ls.dialer.register, lanes: ls}
 }
 
 // Close closes the idle connections. Exchanges under way go on, and the

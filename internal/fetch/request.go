@@ -29,7 +29,8 @@ type Request struct {
 	Body      []byte
 	UserAgent string // "" means that of the Fetcher; a User-Agent in Header wins
 	// Timeout bounds the wait for the response headers once there is a
-	// connection, and each wait for more of the body; 0 means 30 s.
+	// connection, and each wait for more of the body unless Limits has another
+	// for that; 0 means 30 s.
 	Timeout time.Duration
 	// MaxTime bounds the whole exchange, body included; 0 means 1 h.
 	MaxTime time.Duration
@@ -43,6 +44,7 @@ type Request struct {
 	Certificate *tls.Certificate
 	// MaxBody limits the body in bytes, as sent and as decoded; 0 means 1 GiB.
 	MaxBody int64
+	Limits
 }
 
 func (r *Request) method() string {
@@ -72,6 +74,9 @@ var connectionHeaders = map[string]bool{
 func (f *Fetcher) build(x *exchange, r *Request) (*http.Request, error) {
 	target, err := parseTarget(r.URL)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.ports.check(target); err != nil {
 		return nil, err
 	}
 	x.secure = target.Scheme == "https"
@@ -127,6 +132,9 @@ func (f *Fetcher) setHeader(req *http.Request, r *Request) (decode bool, err err
 	}
 	if !httpguts.ValidHostHeader(req.Host) {
 		return false, fail(RequestInvalid, "request", "invalid Host header %q", req.Host)
+	}
+	if !httpguts.ValidHeaderFieldValue(r.UserAgent) {
+		return false, fail(RequestInvalid, "request", "invalid user agent %q", r.UserAgent)
 	}
 	f.setDefaults(h, r)
 	if h["Accept-Encoding"] == nil && h["Range"] == nil {

@@ -87,7 +87,7 @@ func (b *openedBody) open() error {
 		return fmt.Errorf("%w: %s is %.40q", warc.ErrDamaged, decodedField, length)
 	}
 	// What lies between two codings may be longer than what comes out at last, but not by much.
-	if b.decoded, err = coding.NewReader([]string{b.record.Get(encodingField)}, src, n+n/8+1<<20); err != nil {
+	if b.decoded, err = coding.NewReader([]string{b.record.Get(encodingField)}, src, coding.Limits{Bytes: n + n/8 + 1<<20}); err != nil {
 		return err
 	}
 	if b.decoded == nil {

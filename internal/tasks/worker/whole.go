@@ -49,7 +49,7 @@ func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.P
 	if k.coded {
 		source = io.TeeReader(sent, seen(k.sent))
 	}
-	if err := decode(note.Coding, source, k, a.spec.MaxBody); err != nil {
+	if err := decode(note.Coding, source, k, coding.Limits{Bytes: a.spec.MaxBody, Ratio: a.spec.Ratio()}); err != nil {
 		return store.BodyRef{}, err
 	}
 	if len(note.Stretches) > 1 {
@@ -116,9 +116,9 @@ func (a *attempt) archivePiece(ctx context.Context, url string, e *store.Exchang
 }
 
 // decode undoes the codings that are known. What is wrong with the data is an error of the server's.
-func decode(codings string, sent io.Reader, to io.Writer, limit int64) error {
+func decode(codings string, sent io.Reader, to io.Writer, limits coding.Limits) error {
 	source := sent
-	plain, err := coding.NewReader([]string{codings}, sent, limit)
+	plain, err := coding.NewReader([]string{codings}, sent, limits)
 	if plain != nil {
 		defer plain.Release()
 		source = plain
@@ -143,6 +143,8 @@ func (b broken) Read(p []byte) (int, error) {
 	case err == nil, err == io.EOF:
 	case errors.Is(err, coding.ErrTooLarge):
 		err = &fetch.Error{Class: fetch.DecodeTooLarge, Op: "decode", Err: err}
+	case errors.Is(err, coding.ErrRatio):
+		err = &fetch.Error{Class: fetch.DecodeRatio, Op: "decode", Err: err}
 	default:
 		err = &fetch.Error{Class: fetch.Decode, Op: "decode", Err: err}
 	}
