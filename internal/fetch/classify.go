@@ -25,6 +25,7 @@ var tripMessages = []struct {
 	{"client connection force closed", Reset},
 	{"client conn is closed", Reset},
 	{"client conn not usable", Reset},
+	{"client conn could not be established", Reset},
 	{"server sent GOAWAY and closed the connection", Reset},
 }
 
@@ -114,6 +115,14 @@ func classifyTrip(err error) Class {
 		return Reset
 	}
 	return classifyBroken(err, Reset)
+}
+
+// classifyPrior classifies an error where HTTP/2 was begun without knowing that the server speaks it.
+func classifyPrior(err error) Class {
+	if strings.Contains(err.Error(), "client conn could not be established") || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return Protocol // nobody said a word of HTTP/2
+	}
+	return classifyTrip(err)
 }
 
 // classifyBody classifies an error in the middle of a body.

@@ -23,6 +23,7 @@ type conn struct {
 	uses     int        // exchanges under way on it; HTTP/2 has several
 	fresh    bool       // no exchange has had it yet
 	doomed   bool       // about to be closed: not to be used
+	lead     *lead      // others wait until it is in use
 }
 
 // Close implements net.Conn.
@@ -44,6 +45,7 @@ func connOf(c net.Conn) *conn {
 type dialer struct {
 	net        net.Dialer
 	lane       lane
+	gate       *gate
 	tls        *tls.Config
 	tlsTimeout time.Duration
 	register   *register // of what was dialled
@@ -63,11 +65,25 @@ func newDialer(o Options) *dialer {
 
 // dial resolves and connects; it is a Transport's DialContext.
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := d.connect(ctx, network, addr)
+	p := place{tls: false, addr: addr}
+	if d.lane.version != HTTP2 { // without TLS a server is asked in HTTP/1.1, unless it is known to speak HTTP/2
+		return d.open(ctx, p, nil, network)
+	}
+	lead, err := d.gate.enter(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	d.register.add(c, place{tls: false, addr: addr}, c)
+	return d.open(ctx, p, lead, network)
+}
+
+func (d *dialer) open(ctx context.Context, p place, lead *lead, network string) (net.Conn, error) {
+	c, err := d.connect(ctx, network, p.addr)
+	if err != nil {
+		lead.end()
+		return nil, err
+	}
+	d.gate.connected(c, p, lead, d.lane.version == HTTP2)
+	d.register.add(c, p, c)
 	return c, nil
 }
 
@@ -105,9 +121,25 @@ func dialError(addr string, err error) *Error {
 // dialTLS connects and shakes hands; it is a Transport's DialTLSContext. The
 // handshake is done here, not in the Transport, for its errors and its timing.
 func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := d.connect(ctx, network, addr)
+	p := place{tls: true, addr: addr}
+	lead, err := d.gate.enter(ctx, p)
 	if err != nil {
 		return nil, err
+	}
+	c, t, err := d.shake(ctx, network, addr)
+	if err != nil {
+		lead.end()
+		return nil, err
+	}
+	d.gate.connected(c, p, lead, t.ConnectionState().NegotiatedProtocol == "h2")
+	d.register.add(c, p, t)
+	return t, nil
+}
+
+func (d *dialer) shake(ctx context.Context, network, addr string) (*conn, *tls.Conn, error) {
+	c, err := d.connect(ctx, network, addr)
+	if err != nil {
+		return nil, nil, err
 	}
 	config := d.tls.Clone()
 	if config.ServerName == "" {
@@ -119,15 +151,14 @@ func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 	t := tls.Client(c, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = c.Close() // the handshake's error is the one that matters
-		return nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
+		return nil, nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
 	}
 	if err := d.lane.wants(t.ConnectionState().NegotiatedProtocol); err != nil {
 		_ = c.Close()
-		return nil, err
+		return nil, nil, err
 	}
 	c.tls = time.Since(start)
-	d.register.add(c, place{tls: true, addr: addr}, t)
-	return t, nil
+	return c, t, nil
 }
 
 // handshakeError names the host whose handshake failed.

@@ -12,6 +12,7 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -116,7 +117,11 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	answer, tripErr := f.roundTrip(x, r, req)
 	if tripErr != nil {
-		err := x.explain("headers", classifyTrip, tripErr)
+		classify := classifyTrip
+		if x.track.lane.version == HTTP2 && !x.secure {
+			classify = classifyPrior
+		}
+		err := x.explain("headers", classify, tripErr)
 		x.finish()
 		return nil, err
 	}
@@ -128,18 +133,28 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	return x.accept(req, answer), nil
 }
 
-// roundTrip hands req to net/http, and again as long as the connection it got was one that CloseIdle had chosen, on which
-// nothing was sent. Over HTTP/1.1 net/http mostly repeats such a request by itself, over HTTP/2 it does not.
+// roundTrip hands req to net/http, and again where nothing was sent for want of a connection: the one it got was one that
+// CloseIdle had chosen, or its dial was needless. In the first case net/http mostly repeats an HTTP/1.1 request by itself.
 func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.Response, error) {
+	needless := 0
 	for wait := time.Duration(0); ; wait = min(2*wait+repeatWait, maxRepeatWait) {
 		answer, err := x.track.transport.RoundTrip(req)
-		if err == nil || !x.refused || !x.pause(wait) {
-			return answer, err
+		if err == nil {
+			return answer, nil
+		}
+		unserved := errors.Is(err, errNeedless)
+		if !x.refused && !unserved || !x.pause(wait) {
+			return nil, err
 		}
 		again := *req // the old one may still be looked at
 		setBody(&again, r.Body)
 		req = &again
 		x.refused = false
+		if unserved {
+			if needless++; needless == maxNeedless {
+				req = req.WithContext(context.WithValue(req.Context(), pushy{}, true))
+			}
+		}
 	}
 }
 

@@ -71,6 +71,7 @@ type track struct {
 	lane      lane
 	lanes     *lanes
 	transport *http.Transport
+	gate      *gate
 
 	// Under the lanes' lock.
 	uses int    // exchanges under way
@@ -162,8 +163,8 @@ func (ls *lanes) newTrack(l lane, certificate *tls.Certificate) *track {
 	o := ls.options
 	d := *ls.dialer
 	d.tls = laneTLS(o.TLSConfig, l, certificate)
-	d.lane = l
-	t := &track{lane: l, lanes: ls}
+	d.lane, d.gate = l, newGate(l)
+	t := &track{lane: l, lanes: ls, gate: d.gate}
 	t.transport = &http.Transport{
 		Proxy:                  o.Proxy,
 		DialContext:            d.dial,

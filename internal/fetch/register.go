@@ -72,6 +72,13 @@ func (r *register) remove(c *conn) {
 	delete(c.home.conns, c)
 	r.tidy(c.home)
 	c.home = nil
+	c.settle()
+}
+
+// settle lets those go who wait for what becomes of a new connection; the register's lock is held.
+func (c *conn) settle() {
+	c.lead.end()
+	c.lead = nil
 }
 
 // wait notes that x is about to get a connection at p, and that it uses the one it had no longer.
@@ -97,6 +104,7 @@ func (r *register) take(x *exchange, c *conn) (usable bool) {
 	if c != nil && !x.done.Load() {
 		c.uses++
 		c.fresh = false
+		c.settle()
 		r.drop(x)
 		x.holds = c
 		return true
