@@ -38,6 +38,9 @@ type lead struct {
 const (
 	// leadTime is how long others wait for a dial that goes alone. A handshake takes less, but for lost packets.
 	leadTime = 3 * time.Second
+	// leadGrace passes between the first use of a connection and the end of its lead: net/http gives it to its first request
+	// before it puts it where the others find it. Those whom it serves do not wait for this.
+	leadGrace = 5 * time.Millisecond
 	// maxDoors is how many places are remembered; forgetting one costs a wait for a handshake.
 	maxDoors = 4096
 	// maxNeedless is how often a request waits for others' dials before it has one of its own. With 100 streams to a

@@ -3,6 +3,7 @@ package fetch
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // register knows the open connections by where they lead, and which of them are in use, so that the idle ones of one host
@@ -77,8 +78,10 @@ func (r *register) remove(c *conn) {
 
 // settle lets those go who wait for what becomes of a new connection; the register's lock is held.
 func (c *conn) settle() {
-	c.lead.end()
-	c.lead = nil
+	if c.lead != nil {
+		time.AfterFunc(leadGrace, c.lead.end)
+		c.lead = nil
+	}
 }
 
 // wait notes that x is about to get a connection at p, and that it uses the one it had no longer.
