@@ -5,8 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http/httptrace"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch/proxies"
 )
 
 // conn is a connection that remembers where it leads and what it cost to make,
@@ -24,11 +25,19 @@ type conn struct {
 	fresh    bool       // no exchange has had it yet
 	doomed   bool       // about to be closed: not to be used
 	lead     *lead      // others wait until it is in use
+
+	slot      *hostConns // where it counts against the limits, nil when it does not
+	born      time.Time  // when it was added
+	idleSince time.Time  // when the last exchange left it
+	release   func()     // tells whoever balances that it is closed; nil when nobody does
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.register.remove(c)
+	if c.release != nil {
+		c.release() // which may be called again
+	}
 	return c.Conn.Close()
 }
 
@@ -43,9 +52,11 @@ func connOf(c net.Conn) *conn {
 
 // dialer makes guarded connections and classifies what goes wrong.
 type dialer struct {
-	net        net.Dialer
 	lane       lane
 	gate       *gate
+	reach      *reacher
+	proxies    *proxies.Rules
+	timeout    time.Duration // to wait for a slot, and to connect
 	tls        *tls.Config
 	tlsTimeout time.Duration
 	register   *register // of what was dialled
@@ -53,31 +64,30 @@ type dialer struct {
 
 func newDialer(o Options) *dialer {
 	return &dialer{
-		register: newRegister(),
-		net: net.Dialer{
-			Timeout:        o.ConnectTimeout,
-			Resolver:       o.Resolver,
-			ControlContext: newGuard(o.AllowPrivate).control,
-		},
+		register: newRegister(o.limits()),
+		reach:    newReacher(o),
+		proxies:  o.Proxies,
+		timeout:  o.ConnectTimeout,
+
 		tlsTimeout: o.TLSTimeout,
 	}
 }
 
 // dial resolves and connects; it is a Transport's DialContext.
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (d *dialer) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	p := place{tls: false, addr: addr}
 	if d.lane.version != HTTP2 { // without TLS a server is asked in HTTP/1.1, unless it is known to speak HTTP/2
-		return d.open(ctx, p, nil, network)
+		return d.open(ctx, p, nil)
 	}
 	lead, err := d.gate.enter(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return d.open(ctx, p, lead, network)
+	return d.open(ctx, p, lead)
 }
 
-func (d *dialer) open(ctx context.Context, p place, lead *lead, network string) (net.Conn, error) {
-	c, err := d.connect(ctx, network, p.addr)
+func (d *dialer) open(ctx context.Context, p place, lead *lead) (net.Conn, error) {
+	c, err := d.connect(ctx, p)
 	if err != nil {
 		lead.end()
 		return nil, err
@@ -87,25 +97,31 @@ func (d *dialer) open(ctx context.Context, p place, lead *lead, network string) 
 	return c, nil
 }
 
-func (d *dialer) connect(ctx context.Context, network, addr string) (*conn, error) {
-	start := time.Now()
-	var resolved time.Duration
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSDone: func(httptrace.DNSDoneInfo) { resolved = time.Since(start) },
-	})
-	dialer := d.net
-	dialer.Timeout = connectLimit(ctx, dialer.Timeout)
-	c, err := dialer.DialContext(ctx, network, addr)
+func (d *dialer) connect(ctx context.Context, p place) (*conn, error) {
+	t := tripOf(ctx)
+	timeout := connectLimit(ctx, d.timeout)
+	slot, err := d.register.claim(ctx, p, t.x, timeout)
 	if err != nil {
-		return nil, dialError(addr, err)
+		return nil, dialError(p.addr, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	start := time.Now()
+	l, err := d.route(ctx, p, t)
+	if err != nil {
+		d.register.vacate(slot)
+		d.register.failed.Add(1)
+		return nil, dialError(p.addr, err)
 	}
 	return &conn{
-		Conn:    c,
-		remote:  c.RemoteAddr().String(),
-		dns:     resolved,
-		connect: time.Since(start) - resolved,
+		Conn:    l.Conn,
+		remote:  l.RemoteAddr().String(),
+		dns:     l.dns,
+		connect: time.Since(start) - l.dns,
 
 		register: d.register,
+		slot:     slot,
+		release:  l.release,
 	}, nil
 }
 
@@ -115,35 +131,48 @@ func dialError(addr string, err error) *Error {
 		named.host, _, _ = net.SplitHostPort(addr)
 		return &Error{Class: AddressRefused, Op: "dial", Err: &named}
 	}
+	if e, ok := asError(err); ok {
+		return e
+	}
 	return &Error{Class: classifyDial(err), Op: "dial", Err: err}
 }
 
 // dialTLS connects and shakes hands; it is a Transport's DialTLSContext. The
 // handshake is done here, not in the Transport, for its errors and its timing.
-func (d *dialer) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+func (d *dialer) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) {
 	p := place{tls: true, addr: addr}
-	lead, err := d.gate.enter(ctx, p)
-	if err != nil {
-		return nil, err
+	forward := tripOf(ctx).forward != nil // the server is a proxy, to which net/http speaks HTTP/1.1
+	var lead *lead
+	if !forward {
+		var err error
+		if lead, err = d.gate.enter(ctx, p); err != nil {
+			return nil, err
+		}
 	}
-	c, t, err := d.shake(ctx, network, addr)
+	c, t, err := d.shake(ctx, p, forward)
 	if err != nil {
 		lead.end()
 		return nil, err
 	}
-	d.gate.connected(c, p, lead, t.ConnectionState().NegotiatedProtocol == "h2")
+	if !forward {
+		d.gate.connected(c, p, lead, t.ConnectionState().NegotiatedProtocol == "h2")
+	}
+	d.register.shook(t.ConnectionState().DidResume)
 	d.register.add(c, p, t)
 	return t, nil
 }
 
-func (d *dialer) shake(ctx context.Context, network, addr string) (*conn, *tls.Conn, error) {
-	c, err := d.connect(ctx, network, addr)
+func (d *dialer) shake(ctx context.Context, p place, forward bool) (*conn, *tls.Conn, error) {
+	c, err := d.connect(ctx, p)
 	if err != nil {
 		return nil, nil, err
 	}
 	config := d.tls.Clone()
 	if config.ServerName == "" {
-		config.ServerName, _, _ = net.SplitHostPort(addr)
+		config.ServerName, _, _ = net.SplitHostPort(p.addr)
+	}
+	if forward {
+		config.NextProtos = []string{"http/1.1"}
 	}
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, tlsLimit(ctx, d.tlsTimeout))
@@ -153,7 +182,7 @@ func (d *dialer) shake(ctx context.Context, network, addr string) (*conn, *tls.C
 		_ = c.Close() // the handshake's error is the one that matters
 		return nil, nil, &Error{Class: classifyTLS(err), Op: "tls", Err: handshakeError{config.ServerName, err}}
 	}
-	if err := d.lane.wants(t.ConnectionState().NegotiatedProtocol); err != nil {
+	if err := d.lane.wants(t.ConnectionState().NegotiatedProtocol); err != nil && !forward {
 		_ = c.Close()
 		return nil, nil, err
 	}

@@ -63,6 +63,10 @@ const (
 	URLInvalid Class = "url_invalid"
 	// RequestInvalid: the method or a header of the request cannot be sent.
 	RequestInvalid Class = "request_invalid"
+	// Proxy: the proxy cannot be reached, wants other credentials, or refused to connect to the host.
+	Proxy Class = "proxy"
+	// PoolTimeout: no connection came free within Options.ConnectTimeout, or too many requests waited for one.
+	PoolTimeout Class = "pool_timeout"
 	// Canceled: the caller's context ended.
 	Canceled Class = "canceled"
 	// Other: none of the above, usually something on our side (no file descriptors left).
@@ -76,7 +80,7 @@ func Classes() []Class {
 		ConnectRefused, ConnectUnreachable, ConnectTimeout, TLSTimeout, TLSCertificate, TLS,
 		HeaderTimeout, IdleTimeout, TooSlow, TotalTimeout, Reset, BodyCut, Protocol,
 		HeaderTooLarge, ContentType, BodyTooLarge, Decode, DecodeTooLarge, DecodeRatio,
-		RedirectInvalid, TooManyRedirects, Canceled, Other,
+		RedirectInvalid, TooManyRedirects, Proxy, PoolTimeout, Canceled, Other,
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch/proxies"
 )
 
 // exchange is the life of one request: its clock, its limits and what was seen
@@ -44,10 +47,13 @@ type exchange struct {
 
 	track    *track
 	register *register
-	secure   bool       // https
-	refused  bool       // the connection got last was about to be closed: nothing was sent on it
-	holds    *conn      // under the register's lock, as the next
-	waitsAt  *hostConns // where it waits for a connection, nil when it does not
+	secure   bool        // https
+	refused  bool        // the connection got last was about to be closed: nothing was sent on it
+	holds    *conn       // under the register's lock, as the next
+	waitsAt  *hostConns  // where it waits for a connection, nil when it does not
+	queued   *slotWaiter // the dial made for it, while that waits for a slot
+
+	forward *proxies.Proxy // the proxy that the request is handed to, nil without one
 
 	trace    httptrace.ClientTrace
 	request  *http.Request // once there is an answer
@@ -87,7 +93,7 @@ func (x *exchange) traced() context.Context {
 // is called again when net/http repeats a request on a fresh connection.
 func (x *exchange) getConn(addr string) {
 	x.rest()
-	x.register.wait(x, place{x.secure, addr})
+	hangUp(x.register.wait(x, place{x.secure, addr}))
 }
 
 func (x *exchange) gotConn(info httptrace.GotConnInfo) {
@@ -205,6 +211,13 @@ func (x *exchange) finish() {
 	x.total = x.elapsed()
 	x.timer.Stop()
 	x.cancel(nil)
-	x.register.leave(x)
+	hangUp(x.register.leave(x))
 	x.track.leave()
+}
+
+// hangUp closes an idle connection that is to go, if it is not nil.
+func hangUp(c net.Conn) {
+	if c != nil {
+		_ = c.Close() // nobody is there to whom its error would matter
+	}
 }

@@ -16,10 +16,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/fetch/names"
+	"github.com/fetchfleet/fetchfleet/internal/fetch/proxies"
 )
 
 // Options configure a Fetcher. The zero value works.
@@ -29,9 +31,8 @@ type Options struct {
 	AllowPrivate []netip.Prefix
 	// Resolver looks names up; nil means net.DefaultResolver.
 	Resolver *net.Resolver
-	// Proxy chooses a proxy for a request, as in http.Transport; nil means never.
-	// Behind a proxy only the proxy's own address is guarded.
-	Proxy func(*http.Request) (*url.URL, error)
+	// Connections say how hosts are reached and how many connections there may be.
+	Connections
 	// UserAgent is sent unless the request has its own;
 	// "" means fetchfleet/<version> with the project's address.
 	UserAgent string
@@ -61,6 +62,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxIdleConnsPerHost, 64)
 	setDefault(&o.IdleConnTimeout, 90*time.Second)
 	setDefault(&o.MaxHeaderBytes, 1<<20)
+	o.Connections.setDefaults()
 	return o
 }
 
@@ -87,18 +89,36 @@ type Fetcher struct {
 	register  *register
 	userAgent string
 	ports     Ports
+
+	names    *names.Cache
+	services *services
+	proxies  *proxies.Rules
+	guard    guard
 }
 
 // New returns a Fetcher. It opens nothing before the first exchange.
 func New(o Options) *Fetcher {
 	o = o.withDefaults()
 	ls := newLanes(o)
-	return &Fetcher{userAgent: o.UserAgent, ports: o.Ports, register: ls.dialer.register, lanes: ls}
+	d := ls.dialer
+	return &Fetcher{
+		userAgent: o.UserAgent,
+		ports:     o.Ports,
+		register:  d.register,
+		names:     d.reach.names,
+		services:  d.reach.services,
+		proxies:   d.proxies,
+		guard:     d.reach.guard,
+		lanes:     ls,
+	}
 }
 
-// Close closes the idle connections. Exchanges under way go on, and the
+// Close closes the idle connections and ends what is done in the background. Exchanges under way go on, and the
 // Fetcher stays usable.
-func (f *Fetcher) Close() { f.lanes.closeIdle() }
+func (f *Fetcher) Close() {
+	f.lanes.closeIdle()
+	f.services.close()
+}
 
 // Do sends r and returns once the response headers are there. The error is
 // always an *Error. Without an error the caller must read the Body to its end
@@ -111,6 +131,9 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	x := newExchange(ctx, r, f.register)
 	x.track = f.lanes.take(r)
 	req, err := f.build(x, r)
+	if err == nil {
+		req, err = f.prepare(x, req)
+	}
 	if err != nil {
 		x.finish()
 		return nil, err
@@ -121,7 +144,11 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 		if x.track.lane.version == HTTP2 && !x.secure {
 			classify = classifyPrior
 		}
-		err := x.explain("headers", classify, tripErr)
+		err := x.blame(x.explain("headers", classify, tripErr))
+		x.finish()
+		return nil, err
+	}
+	if err := x.refusedByProxy(answer); err != nil {
 		x.finish()
 		return nil, err
 	}

@@ -166,7 +166,7 @@ func (ls *lanes) newTrack(l lane, certificate *tls.Certificate) *track {
 	d.lane, d.gate = l, newGate(l)
 	t := &track{lane: l, lanes: ls, gate: d.gate}
 	t.transport = &http.Transport{
-		Proxy:                  o.Proxy,
+		Proxy:                  forwardOf,
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
 		TLSClientConfig:        d.tls.Clone(), // used only behind a proxy
@@ -181,7 +181,7 @@ func (ls *lanes) newTrack(l lane, certificate *tls.Certificate) *track {
 		MaxResponseHeaderBytes: o.MaxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
 			// A dead connection must not swallow one request after another.
-			SendPingTimeout: 30 * time.Second,
+			SendPingTimeout: o.PingInterval,
 			PingTimeout:     15 * time.Second,
 		},
 	}

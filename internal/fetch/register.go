@@ -19,8 +19,12 @@ import (
 // New ones belong to the exchanges that wait for a connection there, as long as there are any; otherwise closing often
 // enough could keep a host from ever being reached.
 type register struct {
-	mu    sync.Mutex
-	hosts map[place]*hostConns
+	counts
+
+	mu     sync.Mutex
+	hosts  map[place]*hostConns
+	slots  slots
+	waited waits
 }
 
 // place is where connections lead: one address as dialled, host:port, in one scheme.
@@ -34,9 +38,13 @@ type hostConns struct {
 	place   place
 	conns   map[*conn]struct{}
 	waiting int // exchanges between net/http's GetConn and GotConn
+	slots   int // connections and dials that count against the limits
+	queued  int // dials that wait for a slot
 }
 
-func newRegister() *register { return &register{hosts: map[place]*hostConns{}} }
+func newRegister(l limits) *register {
+	return &register{hosts: map[place]*hostConns{}, slots: slots{limits: l}}
+}
 
 // at returns the connections of p; r.mu is held.
 func (r *register) at(p place) *hostConns {
@@ -50,7 +58,7 @@ func (r *register) at(p place) *hostConns {
 
 // tidy forgets h when there is nothing to know about it; r.mu is held.
 func (r *register) tidy(h *hostConns) {
-	if len(h.conns) == 0 && h.waiting == 0 {
+	if len(h.conns) == 0 && h.waiting == 0 && h.slots == 0 && h.queued == 0 {
 		delete(r.hosts, h.place)
 	}
 }
@@ -59,7 +67,8 @@ func (r *register) tidy(h *hostConns) {
 func (r *register) add(c *conn, p place, outer net.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.outer, c.fresh, c.home = outer, true, r.at(p)
+	r.opened.Add(1)
+	c.outer, c.fresh, c.home, c.born = outer, true, r.at(p), time.Now()
 	c.home.conns[c] = struct{}{}
 }
 
@@ -67,6 +76,8 @@ func (r *register) add(c *conn, p place, outer net.Conn) {
 func (r *register) remove(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.free(c.slot)
+	c.slot = nil
 	if c.home == nil {
 		return
 	}
@@ -84,27 +95,35 @@ func (c *conn) settle() {
 	}
 }
 
-// wait notes that x is about to get a connection at p, and that it uses the one it had no longer.
-func (r *register) wait(x *exchange, p place) {
+// wait notes that x is about to get a connection at p, and that it uses the one it had no longer. surplus, if not nil, is
+// for the caller to close.
+func (r *register) wait(x *exchange, p place) (surplus net.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if x.done.Load() {
-		return
+		return nil
 	}
-	r.drop(x)
+	surplus = r.drop(x)
 	x.waitsAt = r.at(p)
 	x.waitsAt.waiting++
+	return surplus
 }
 
 // take notes that x has got c, nil for one that is not ours, and reports whether it may use it.
 func (r *register) take(x *exchange, c *conn) (usable bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if c != nil && c.uses == 0 && !c.fresh && r.outlived(c) {
+		c.doomed = true
+	}
 	if c != nil && c.doomed {
 		r.drop(x)
 		return false
 	}
 	if c != nil && !x.done.Load() {
+		if !c.fresh {
+			r.reused.Add(1)
+		}
 		c.uses++
 		c.fresh = false
 		c.settle()
@@ -116,24 +135,32 @@ func (r *register) take(x *exchange, c *conn) (usable bool) {
 	return true
 }
 
-// leave notes that x uses and waits for nothing any more; x.done is set.
-func (r *register) leave(x *exchange) {
+// leave notes that x uses and waits for nothing any more; x.done is set. surplus, if not nil, is for the caller to close.
+func (r *register) leave(x *exchange) (surplus net.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.drop(x)
+	return r.drop(x)
 }
 
-// drop ends what x held and waited for; r.mu is held.
-func (r *register) drop(x *exchange) {
+// drop ends what x held and waited for, and returns a connection that is to be closed now, nil if there is none; r.mu is
+// held. In take x holds nothing.
+func (r *register) drop(x *exchange) (surplus net.Conn) {
 	if x.holds != nil {
-		x.holds.uses--
+		if x.holds.uses--; x.holds.uses == 0 {
+			surplus = r.rested(x.holds)
+		}
 		x.holds = nil
+	}
+	if x.queued != nil {
+		r.dequeue(x.queued)
+		x.queued = nil
 	}
 	if x.waitsAt != nil {
 		x.waitsAt.waiting--
 		r.tidy(x.waitsAt)
 		x.waitsAt = nil
 	}
+	return surplus
 }
 
 // doom marks the idle connections to p and returns what to close.
@@ -157,7 +184,8 @@ func (r *register) doom(p place) []net.Conn {
 // CloseIdle closes the connections to host that no exchange uses, of http and of https. host is spelt as in canonical URLs
 // (canon.URL's Host): without a port it means those of both schemes, with one also both, except that 80 and 443 are then the
 // other scheme's. Connections of other hosts, and those in use, stay open; so does one that is only being made, and a
-// connection to a proxy, which is the proxy's own.
+// connection to a proxy that forwards requests of http URLs, which is the proxy's own. A tunnel through a proxy leads to host
+// and is closed.
 //
 // It may be called at any time and disturbs no exchange: one that was just picking up a connection that is closed here gets
 // another.

@@ -297,7 +297,7 @@ func TestFailedAndCancelledExchangesLeaveNothingRegistered(t *testing.T) {
 }
 
 func TestANewConnectionBelongsToThoseWhoWaitForOne(t *testing.T) {
-	r := newRegister()
+	r := newRegister(limits{})
 	p := place{addr: "x.test:80"}
 	add := func() *conn {
 		c := &conn{Conn: nil, register: r}
@@ -350,7 +350,7 @@ func TestAHostIsDialledAtItsSchemesPorts(t *testing.T) {
 
 // What an exchange over one connection pays for being known: waiting, taking, leaving.
 func BenchmarkRegister(b *testing.B) {
-	r := newRegister()
+	r := newRegister(limits{})
 	p := place{tls: true, addr: "www.example.org:443"}
 	c := &conn{register: r}
 	r.add(c, p, c)

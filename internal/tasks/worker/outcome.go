@@ -39,6 +39,7 @@ var retried = map[string]bool{
 	string(fetch.DNSTemporary): true, string(fetch.DNSNotFound): true,
 	string(fetch.ConnectRefused): true, string(fetch.ConnectUnreachable): true, string(fetch.ConnectTimeout): true,
 	string(fetch.TLSTimeout): true, string(fetch.HeaderTimeout): true, string(fetch.IdleTimeout): true,
+	string(fetch.Proxy): true, string(fetch.PoolTimeout): true,
 	string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
 }
 
