@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/fetch/proxies"
@@ -16,6 +17,7 @@ type conn struct {
 	net.Conn
 	remote            string
 	dns, connect, tls time.Duration
+	talk              atomic.Int32 // how far question and answer are; meaningless over HTTP/2
 
 	// What the register knows of it, under the register's lock.
 	register *register
@@ -30,6 +32,29 @@ type conn struct {
 	born      time.Time  // when it was added
 	idleSince time.Time  // when the last exchange left it
 	release   func()     // tells whoever balances that it is closed; nil when nobody does
+}
+
+// The values of conn.talk. What is read before a question was begun is the answer to none: net/http notices it on an idle
+// connection, but not before it may have given that connection to the next request.
+const (
+	ready int32 = 1 + iota // given to an exchange
+	asked                  // its first byte is being written
+	heard                  // something came after that
+)
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (int, error) {
+	c.talk.CompareAndSwap(ready, asked)
+	return c.Conn.Write(p)
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.talk.CompareAndSwap(asked, heard)
+	}
+	return n, err
 }
 
 // Close implements net.Conn.

@@ -100,6 +100,8 @@ func (x *exchange) gotConn(info httptrace.GotConnInfo) {
 	x.conn, x.reused = connOf(info.Conn), info.Reused
 	if x.refused = !x.register.take(x, x.conn); x.refused {
 		x.conn.Conn.Close() // whoever doomed it may not have come to it: not a byte may be written from here on
+	} else if x.conn != nil {
+		x.conn.talk.Store(ready)
 	}
 	x.await()
 }

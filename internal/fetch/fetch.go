@@ -166,11 +166,15 @@ func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.R
 	needless := 0
 	for wait := time.Duration(0); ; wait = min(2*wait+repeatWait, maxRepeatWait) {
 		answer, err := x.track.transport.RoundTrip(req)
+		stray := err == nil && x.stray(answer)
+		if stray {
+			err = errStray
+		}
 		if err == nil {
 			return answer, nil
 		}
 		unserved := errors.Is(err, errNeedless)
-		if !x.refused && !unserved || !x.pause(wait) {
+		if !x.refused && !unserved && !(stray && idempotent(req.Method)) || !x.pause(wait) {
 			return nil, err
 		}
 		again := *req // the old one may still be looked at
@@ -183,6 +187,29 @@ func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.R
 			}
 		}
 	}
+}
+
+// errStray is an answer that was there before its question: the server has sent more than it was asked for (response
+// splitting). Whoever takes it for an answer takes the next request's answer for the one after it.
+var errStray = fail(Reset, "headers", "the answer came before the request")
+
+// stray reports whether the answer is one to nobody's question, and closes its connection.
+func (x *exchange) stray(answer *http.Response) bool {
+	if answer.ProtoMajor != 1 || !x.reused || x.conn == nil || x.conn.talk.Load() == heard {
+		return false
+	}
+	_ = x.conn.Conn.Close() // before the body, so that net/http does not keep it
+	_ = answer.Body.Close()
+	return true
+}
+
+// idempotent reports whether a request may be sent again when nobody knows what became of it (RFC 9110, section 9.2.2).
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
 }
 
 // Waits before a request is repeated, but for the first time: net/http's pool needs a moment to see that a connection is gone.
