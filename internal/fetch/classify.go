@@ -20,6 +20,8 @@ var tripMessages = []struct {
 }{
 	{"server response headers exceeded", HeaderTooLarge},
 	{"response header list larger than advertised limit", HeaderTooLarge},
+	{"http3: headers too large", HeaderTooLarge},
+	{"http3: HEADERS frame too large", HeaderTooLarge},
 	{"server closed idle connection", Reset},
 	{"client connection lost", Reset},
 	{"client connection force closed", Reset},
@@ -144,6 +146,9 @@ func classifyBroken(err error, cut Class) Class {
 		if strings.Contains(msg, m.part) {
 			return m.class
 		}
+	}
+	if class, ok := classifyQUIC(err, cut); ok {
+		return class
 	}
 	if e, ok := errors.AsType[streamError](err); ok {
 		if e.brokenOff() {

@@ -24,6 +24,7 @@ type conn struct {
 	outer    net.Conn   // what net/http holds: this conn, or TLS above it
 	home     *hostConns // nil before it is added and after it is removed
 	uses     int        // exchanges under way on it; HTTP/2 has several
+	served   int        // exchanges that it was given to
 	fresh    bool       // no exchange has had it yet
 	doomed   bool       // about to be closed: not to be used
 	lead     *lead      // others wait until it is in use

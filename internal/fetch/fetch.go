@@ -1,4 +1,4 @@
-// Package fetch gets bytes over HTTP/1.1 and HTTP/2: one request, one answer.
+// Package fetch gets bytes over HTTP/1.1, HTTP/2 and HTTP/3: one request, one answer.
 //
 // It promises that every wait and every size has a limit, that no private
 // address is dialled unless allowed, that a body which ended early is never
@@ -12,7 +12,6 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -85,10 +84,11 @@ var defaultUserAgent = sync.OnceValue(func() string {
 // Fetcher makes exchanges over a pool of connections. It is safe for
 // concurrent use; one per process is enough.
 type Fetcher struct {
-	lanes     *lanes
-	register  *register
-	userAgent string
-	ports     Ports
+	lanes        *lanes
+	register     *register
+	userAgent    string
+	ports        Ports
+	alternatives *alternatives
 
 	names    *names.Cache
 	services *services
@@ -102,14 +102,15 @@ func New(o Options) *Fetcher {
 	ls := newLanes(o)
 	d := ls.dialer
 	return &Fetcher{
-		userAgent: o.UserAgent,
-		ports:     o.Ports,
-		register:  d.register,
-		names:     d.reach.names,
-		services:  d.reach.services,
-		proxies:   d.proxies,
-		guard:     d.reach.guard,
-		lanes:     ls,
+		userAgent:    o.UserAgent,
+		ports:        o.Ports,
+		register:     d.register,
+		names:        d.reach.names,
+		services:     d.reach.services,
+		proxies:      d.proxies,
+		guard:        d.reach.guard,
+		lanes:        ls,
+		alternatives: newAlternatives(),
 	}
 }
 
@@ -138,7 +139,7 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 		x.finish()
 		return nil, err
 	}
-	answer, tripErr := f.roundTrip(x, r, req)
+	answer, tripErr := f.trip(x, r, req)
 	if tripErr != nil {
 		classify := classifyTrip
 		if x.track.lane.version == HTTP2 && !x.secure {
@@ -159,61 +160,3 @@ func (f *Fetcher) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	return x.accept(req, answer), nil
 }
-
-// roundTrip hands req to net/http, and again where nothing was sent for want of a connection: the one it got was one that
-// CloseIdle had chosen, or its dial was needless. In the first case net/http mostly repeats an HTTP/1.1 request by itself.
-func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.Response, error) {
-	needless := 0
-	for wait := time.Duration(0); ; wait = min(2*wait+repeatWait, maxRepeatWait) {
-		answer, err := x.track.transport.RoundTrip(req)
-		stray := err == nil && x.stray(answer)
-		if stray {
-			err = errStray
-		}
-		if err == nil {
-			return answer, nil
-		}
-		unserved := errors.Is(err, errNeedless)
-		if !x.refused && !unserved && !(stray && idempotent(req.Method)) || !x.pause(wait) {
-			return nil, err
-		}
-		again := *req // the old one may still be looked at
-		setBody(&again, r.Body)
-		req = &again
-		x.refused = false
-		if unserved {
-			if needless++; needless == maxNeedless {
-				req = req.WithContext(context.WithValue(req.Context(), pushy{}, true))
-			}
-		}
-	}
-}
-
-// errStray is an answer that was there before its question: the server has sent more than it was asked for (response
-// splitting). Whoever takes it for an answer takes the next request's answer for the one after it.
-var errStray = fail(Reset, "headers", "the answer came before the request")
-
-// stray reports whether the answer is one to nobody's question, and closes its connection.
-func (x *exchange) stray(answer *http.Response) bool {
-	if answer.ProtoMajor != 1 || !x.reused || x.conn == nil || x.conn.talk.Load() == heard {
-		return false
-	}
-	_ = x.conn.Conn.Close() // before the body, so that net/http does not keep it
-	_ = answer.Body.Close()
-	return true
-}
-
-// idempotent reports whether a request may be sent again when nobody knows what became of it (RFC 9110, section 9.2.2).
-func idempotent(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
-}
-
-// Waits before a request is repeated, but for the first time: net/http's pool needs a moment to see that a connection is gone.
-const (
-	repeatWait    = 100 * time.Microsecond
-	maxRepeatWait = 20 * time.Millisecond
-)

@@ -15,20 +15,21 @@ type Version string
 
 // The versions.
 const (
-	Auto  Version = ""    // what the server prefers
+	Auto  Version = ""    // what the server prefers; HTTP/3 once it has said that it speaks it (Alt-Svc)
 	HTTP1 Version = "1.1" // HTTP/1.1 and nothing else
 	HTTP2 Version = "2"   // HTTP/2: over TLS by ALPN, over plain TCP with prior knowledge (RFC 9113, section 3.3)
+	HTTP3 Version = "3"   // HTTP/3, for https URLs
 )
 
-// ParseVersion reads "auto", "1.1" or "2"; "" is auto.
+// ParseVersion reads "auto", "1.1", "2" or "3"; "" is auto.
 func ParseVersion(text string) (Version, error) {
 	switch v := Version(text); v {
 	case Auto, "auto":
 		return Auto, nil
-	case HTTP1, HTTP2:
+	case HTTP1, HTTP2, HTTP3:
 		return v, nil
 	}
-	return Auto, fmt.Errorf("%q is no version of HTTP: auto, 1.1 or 2", text)
+	return Auto, fmt.Errorf("%q is no version of HTTP: auto, 1.1, 2 or 3", text)
 }
 
 // lane is what exchanges must have in common to share connections.
@@ -72,6 +73,7 @@ type track struct {
 	lanes     *lanes
 	transport *http.Transport
 	gate      *gate
+	quic      *quicPool
 
 	// Under the lanes' lock.
 	uses int    // exchanges under way
@@ -157,14 +159,17 @@ func (ls *lanes) closeIdle() {
 	}
 }
 
-func (t *track) close() { t.transport.CloseIdleConnections() }
+func (t *track) close() {
+	t.transport.CloseIdleConnections()
+	t.quic.closeIdle()
+}
 
 func (ls *lanes) newTrack(l lane, certificate *tls.Certificate) *track {
 	o := ls.options
 	d := *ls.dialer
 	d.tls = laneTLS(o.TLSConfig, l, certificate)
 	d.lane, d.gate = l, newGate(l)
-	t := &track{lane: l, lanes: ls, gate: d.gate}
+	t := &track{lane: l, lanes: ls, gate: d.gate, quic: newQUICPool(&d, o)}
 	t.transport = &http.Transport{
 		Proxy:                  forwardOf,
 		DialContext:            d.dial,

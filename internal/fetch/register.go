@@ -125,6 +125,7 @@ func (r *register) take(x *exchange, c *conn) (usable bool) {
 			r.reused.Add(1)
 		}
 		c.uses++
+		c.served++
 		c.fresh = false
 		c.settle()
 		r.drop(x)
@@ -161,6 +162,17 @@ func (r *register) drop(x *exchange) (surplus net.Conn) {
 		x.waitsAt = nil
 	}
 	return surplus
+}
+
+// retire dooms c if it has served no more exchanges than so many and none uses it; -1 is any number. It returns how many it
+// has served, and whether it is to be closed.
+func (r *register) retire(c *conn, served int) (now int, idle bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.uses == 0 && (served < 0 || c.served == served) {
+		c.doomed = true
+	}
+	return c.served, c.doomed
 }
 
 // doom marks the idle connections to p and returns what to close.

@@ -13,7 +13,7 @@ type Response struct {
 	Status   int    // 200 and above
 	Reason   string // the reason phrase, "" when there was none
 	Header   http.Header
-	Protocol string // "HTTP/1.1" or "HTTP/2.0"
+	Protocol string // "HTTP/1.1", "HTTP/2.0" or "HTTP/3.0"
 	// RemoteAddr is the address and port that answered, "192.0.2.7:443".
 	RemoteAddr  string
 	ContentType string // the header of this name, "" without one
@@ -34,7 +34,7 @@ type Response struct {
 type Timings struct {
 	DNS     time.Duration // looking the name up
 	Connect time.Duration // connecting, without DNS
-	TLS     time.Duration // the handshake
+	TLS     time.Duration // the handshake; over QUIC it connects as well
 	TTFB    time.Duration // from the start of the exchange to the first byte of the answer
 	Total   time.Duration // from the start to the end of the body
 }
