@@ -32,6 +32,11 @@ var golden = []struct {
 		{URL: "https://b.example/upload", Method: "POST", BodyKey: "c6fec445172aef5d71aba8c779818e70",
 			ID: "c6fec445172aef5d71aba8c779818e70"},
 	}}},
+	{"batch_v1_limits.json", Batch{V: 1, Job: "j", Host: "example.org", Requests: []Request{
+		{URL: "http://example.org/a", Timeout: Duration(time.Second), RequestLimits: RequestLimits{MaxTime: Duration(time.Minute),
+			ConnectTimeout: Duration(2 * time.Second), TLSTimeout: Duration(3 * time.Second), IdleTimeout: Duration(4 * time.Second)}},
+		{URL: "http://example.org/b", RequestLimits: RequestLimits{IdleTimeout: Duration(time.Second)}},
+	}}},
 	{"batch_v1_since.json", Batch{V: 1, Job: "news-2", Host: "example.org", Requests: []Request{
 		{URL: "http://example.org/a", Since: &Since{ETag: `W/"<1>"`, LastModified: "Fri, 20 Nov 2026 09:30:12 GMT",
 			FetchedAt: time.Date(2026, 11, 20, 9, 30, 12, 345_000_000, time.UTC), Body: "bodies/2c/2cf24d.html", Bytes: 5,
@@ -103,8 +108,21 @@ func specV1Since() Spec {
 	return s
 }
 
+// specV2 uses the first topics of version 2.
+func specV2() Spec {
+	s := specV1
+	s.V = 2
+	s.Limits = Limits{
+		ConnectTimeout: Duration(2 * time.Second), TLSTimeout: Duration(3 * time.Second), IdleTimeout: Duration(4 * time.Second),
+		MethodTimeouts: map[string]Duration{"GET": Duration(time.Second), "POST": Duration(time.Minute)},
+		MinSpeed:       1000, MinSpeedTime: Duration(5 * time.Second), MaxRatio: NoMaxRatio, MaxRedirects: new(int), MaxURL: 2000,
+	}
+	s.Wants = Wants{Accept: "text/html,image/*", Range: "0-1023"}
+	return s
+}
+
 func TestEverySpecEverWrittenIsRead(t *testing.T) {
-	for file, want := range map[string]Spec{"spec_v1.json": specV1, "spec_v1_since.json": specV1Since()} {
+	for file, want := range map[string]Spec{"spec_v1.json": specV1, "spec_v1_since.json": specV1Since(), "spec_v2_limits.json": specV2()} {
 		data := readGolden(t, file)
 		got, err := ParseSpec(data)
 		if err != nil {

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -144,6 +145,16 @@ func TestSpecDifferenceNamesFlags(t *testing.T) {
 	}
 }
 
+// version2 sets each field that came with version 2.
+var version2 = map[string]func(*Spec){
+	"--connect-timeout": func(s *Spec) { s.ConnectTimeout = 1 }, "--tls-timeout": func(s *Spec) { s.TLSTimeout = 1 },
+	"--idle-timeout": func(s *Spec) { s.IdleTimeout = 1 }, "--min-speed": func(s *Spec) { s.MinSpeed = 1 },
+	"--method-timeout": func(s *Spec) { s.MethodTimeouts = map[string]Duration{"POST": 1} },
+	"--min-speed-time": func(s *Spec) { s.MinSpeedTime = 1 }, "--max-ratio": func(s *Spec) { s.MaxRatio = NoMaxRatio },
+	"--max-redirects": func(s *Spec) { s.MaxRedirects = new(int) }, "--max-url": func(s *Spec) { s.MaxURL = 1 },
+	"--accept": func(s *Spec) { s.Accept = "text/html" }, "--range": func(s *Spec) { s.Range = "0-1" },
+}
+
 // A field that Difference does not look at would let two policies share a job.
 func TestSpecDifferenceSeesEveryField(t *testing.T) {
 	change := map[string]func(*Spec){
@@ -159,6 +170,7 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		"--resume-above": func(s *Spec) { s.ResumeAbove = ResumeNever },
 		"--since":        func(s *Spec) { s.Since = "a" },
 	}
+	maps.Copy(change, version2)
 	if got, want := len(change), len(DefaultSpec().fields()); got != want {
 		t.Errorf("%d fields changed here, %d compared", got, want)
 	}
@@ -169,6 +181,23 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		if len(got) != 1 || !strings.HasPrefix(got[0], flag+" (") {
 			t.Errorf("%s: %q", flag, got)
 		}
+	}
+}
+
+// A worker of version 1 would fetch without what these fields ask for.
+func TestFieldsOfVersion2MakeASpecOfVersion2(t *testing.T) {
+	for flag, f := range version2 {
+		s := DefaultSpec()
+		if f(&s); s.Version() != 2 {
+			t.Errorf("%s: version %d", flag, s.Version())
+		}
+	}
+	there := 0
+	for _, topic := range (&Spec{}).topics() {
+		there += len(topic.fields())
+	}
+	if len(version2) != there {
+		t.Errorf("%d fields set here, there are %d", len(version2), there)
 	}
 }
 
@@ -191,6 +220,24 @@ func TestSpecsThatCannotBeAreRefusedByFlag(t *testing.T) {
 		"--robots":     {func(s *Spec) { s.Robots = "maybe" }},
 		"--retry-on":   {func(s *Spec) { s.RetryOn = "1000" }},
 		"backoff":      {func(s *Spec) { s.Backoff.Factor = 0 }},
+
+		"--method": {func(s *Spec) { s.Method = "GE T" }, func(s *Spec) { s.Method = "" }, func(s *Spec) { s.Method = "CONNECT" },
+			func(s *Spec) { s.Method = "GET / HTTP/1.1\r\nA:" }},
+		"--user-agent": {func(s *Spec) { s.UserAgent = "a\r\nB: c" }},
+		"--header": {func(s *Spec) { s.Header = Header{"A\r\nB": {"c"}} }, func(s *Spec) { s.Header = Header{"A": {"b", "c\nD: e"}} },
+			func(s *Spec) { s.Header = Header{"A": {"b\x00"}} }},
+		"--connect-timeout": {func(s *Spec) { s.ConnectTimeout = -1 }, func(s *Spec) { s.ConnectTimeout = 1 }},
+		"--tls-timeout":     {func(s *Spec) { s.TLSTimeout = -1 }},
+		"--idle-timeout":    {func(s *Spec) { s.IdleTimeout = -1 }},
+		"--method-timeout": {func(s *Spec) { s.MethodTimeouts = map[string]Duration{"POST": 0} },
+			func(s *Spec) { s.MethodTimeouts = map[string]Duration{"a b": Duration(time.Second)} }},
+		"--min-speed":      {func(s *Spec) { s.MinSpeed = -1 }},
+		"--min-speed-time": {func(s *Spec) { s.MinSpeedTime = -1 }},
+		"--max-ratio":      {func(s *Spec) { s.MaxRatio = -2 }},
+		"--max-redirects":  {func(s *Spec) { s.MaxRedirects = new(-1) }, func(s *Spec) { s.MaxRedirects = new(101) }},
+		"--max-url":        {func(s *Spec) { s.MaxURL = -1 }, func(s *Spec) { s.MaxURL = MaxURLLength + 1 }},
+		"--accept":         {func(s *Spec) { s.Accept = "html" }},
+		"--range":          {func(s *Spec) { s.Range = "5-1" }},
 	} {
 		for _, f := range change {
 			s := DefaultSpec()

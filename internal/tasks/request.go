@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -21,6 +22,7 @@ type Request struct {
 	Retries *int            `json:"retries,omitempty"`
 	Timeout Duration        `json:"timeout,omitempty"`
 	Since   *Since          `json:"since,omitempty"` // what an earlier job has of it
+	RequestLimits
 
 	// The rest is there once the request was redirected to another host and left its batch.
 	ID           RequestID `json:"id,omitempty"`     // URL no longer tells it
@@ -74,7 +76,7 @@ func (h *Header) UnmarshalJSON(data []byte) error {
 // plain reports whether the request is nothing but its URL.
 func (r *Request) plain() bool {
 	return r.Method == "" && r.Header == nil && r.Body == nil && r.BodyKey == "" && r.Key == "" && r.Meta == nil &&
-		r.Retries == nil && r.Timeout == 0 && r.Since == nil && r.ID == "" && r.Origin == "" && r.OriginMethod == "" && r.Redirects == nil
+		r.Retries == nil && r.Timeout == 0 && r.RequestLimits == (RequestLimits{}) && r.Since == nil && r.ID == "" && r.Origin == "" && r.OriginMethod == "" && r.Redirects == nil
 }
 
 // wire is Request without its methods.
@@ -157,12 +159,9 @@ func (r *Request) Attempts(spec *Spec) int {
 	return spec.Retries + 1
 }
 
-// HeaderTimeout returns how long to wait for headers and between bytes.
+// HeaderTimeout returns how long to wait for headers: as the request says, or its method, or the job.
 func (r *Request) HeaderTimeout(spec *Spec) time.Duration {
-	if r.Timeout > 0 {
-		return time.Duration(r.Timeout)
-	}
-	return time.Duration(spec.Timeout)
+	return either(cmp.Or(r.Timeout, spec.MethodTimeouts[r.EffectiveMethod(spec)]), spec.Timeout)
 }
 
 func appendInt(b []byte, name string, v int64) []byte {

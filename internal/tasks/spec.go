@@ -41,6 +41,10 @@ type Spec struct {
 	// has them. A worker whose store is another fetches anew.
 	Since      JobID  `json:"since,omitempty"`
 	SinceStore string `json:"since_store,omitempty"`
+
+	// The topics of version 2.
+	Limits
+	Wants
 }
 
 // The special values of Spec.ResumeAbove.
@@ -103,6 +107,9 @@ func (s Spec) Validate() error {
 		return err
 	}
 	if err := s.Backoff.validate(); err != nil {
+		return err
+	}
+	if err := s.validateHead(); err != nil {
 		return err
 	}
 	return s.validateTopics()

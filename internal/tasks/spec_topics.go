@@ -15,7 +15,10 @@ type topic interface {
 
 // topics lists what Spec embeds.
 func (s *Spec) topics() []topic {
-	return []topic{}
+	return []topic{
+		&s.Limits,
+		&s.Wants,
+	}
 }
 
 // Version is what V has to be where the spec is written: 1, which every worker of this major version takes, unless it

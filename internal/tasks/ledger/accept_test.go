@@ -217,7 +217,7 @@ func TestAJobKeepsItsPolicy(t *testing.T) {
 		if got, fresh, err := l.Create(ctx, "policy", other, []string{"--queue"}); err != nil || fresh || got.Retries != 4 {
 			t.Errorf("flags left out: %+v, fresh %v, %v", got, fresh, err)
 		}
-		if err := rdb.Set(ctx, "fetchfleet:{policy}:spec", `{"v":2}`, 0).Err(); err != nil {
+		if err := rdb.Set(ctx, "fetchfleet:{policy}:spec", `{"v":3}`, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 		_, _, err = l.Create(ctx, "policy", tasks.DefaultSpec(), nil)
