@@ -27,7 +27,8 @@ import (
 
 const enqueueHelp = `Put lists of URLs into a job that the fleet's workers fetch.
 
-Each line is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries", "timeout"}. Blank
+Each line is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries", "timeout",
+"max_time", "connect_timeout", "tls_timeout", "idle_timeout"}. Blank
 lines and lines that begin with # are ignored. Files may be gzip or zstd. Running the same command again with the same
 --job continues it: nothing twice, nothing missing.
 ` + sinceHelp

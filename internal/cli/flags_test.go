@@ -49,6 +49,9 @@ func flagsOf(t *testing.T, name string, grammar any) []*kong.Flag {
 var others = map[string]string{
 	"queue": "low", "host-rate": "2.5", "host-burst": "3", "host-conns": "7", "retries": "9", "backoff": "base=3s",
 	"retry-on": "404", "patience": "7m", "timeout": "8s", "max-time": "9m", "max-body": "5MiB", "resume-above": "6MiB", "robots": "ignore",
+	"connect-timeout": "1s", "tls-timeout": "2s", "idle-timeout": "3s", "method-timeout": "POST=4s", "min-speed": "5KiB/s", "min-speed-time": "6s",
+	"max-ratio": "7", "max-redirects": "8", "max-url": "1KiB", "max-headers": "9KiB", "accept": "text/html", "range": "0-9", "ports": "80-90",
+
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
 	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "bodies": "5%", "names": "path", "sort": "rate", "queues": "low=2", "store": "elsewhere",
 	"format": "csv", "where": "url~a,b", "fields": "url,status", "limit": "12",

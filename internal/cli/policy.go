@@ -22,16 +22,18 @@ type PolicyFlags struct {
 	Backoff     *string         `group:"Policy" env:"FLEET_BACKOFF" placeholder:"SPEC" help:"Wait between attempts (default: base=1s,factor=2,cap=5m,jitter=full; jitter is full, equal or none)."`
 	RetryOn     *string         `group:"Policy" env:"FLEET_RETRY_ON" placeholder:"LIST" help:"Statuses and error classes to retry besides the usual, or not to: 404,-500,-reset."`
 	Patience    *tasks.Duration `group:"Policy" env:"FLEET_PATIENCE" help:"How long a request may meet nothing but waits (429, 503, Retry-After), a host that does not answer, or a robots.txt that cannot be had (default: 2h)."`
-	Timeout     *tasks.Duration `group:"Policy" env:"FLEET_TIMEOUT" help:"Longest wait for the headers, and between two bytes of a body (default: 30s)."`
-	MaxTime     *tasks.Duration `group:"Policy" env:"FLEET_MAX_TIME" help:"Longest time for a whole request (default: 1h)."`
+	Timeout     *tasks.Duration `group:"Policy" env:"FLEET_TIMEOUT" help:"Longest wait for the headers, class header_timeout, and between two bytes of a body (default: 30s)."`
+	MaxTime     *tasks.Duration `group:"Policy" env:"FLEET_MAX_TIME" help:"Longest time for a whole request; class total_timeout (default: 1h)."`
 	MaxBody     *ByteSize       `group:"Policy" env:"FLEET_MAX_BODY" placeholder:"SIZE" help:"Largest body, as sent and as decoded (default: 1GiB)."`
 	ResumeAbove *ByteSize       `group:"Policy" env:"FLEET_RESUME_ABOVE" placeholder:"SIZE" help:"A body at least this large whose transfer is cut goes on from where it was, if the server can; 0 = never (default: 8MiB)."`
-	Method      *string         `group:"Policy" env:"FLEET_METHOD" help:"Method (default: GET)."`
+	Method      *string         `group:"Policy" env:"FLEET_METHOD" help:"Method (default: GET). HEAD records the header of an answer, its Content-Length too, and no body."`
 	Header      []string        `group:"Policy" env:"FLEET_HEADER" sep:"none" placeholder:"'K: V'" help:"Header field for every request; may be repeated. For User-Agent use --user-agent."`
 	Data        *string         `group:"Policy" env:"FLEET_DATA" help:"Body for every request that brings none."`
 	Robots      *string         `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). What it does not allow is recorded as skipped, class robots."`
 	UserAgent   *string         `group:"Policy" env:"FLEET_USER_AGENT" help:"User-Agent field (default: fetchfleet and its address)."`
 	NoDedupe    bool            `group:"Policy" env:"FLEET_NO_DEDUPE" help:"Fetch a URL as often as the list has it; its lines are told apart by their number."`
+	LimitFlags
+	WantFlags
 }
 
 // Spec returns the policy with defaults for what was not given, and the flags that were given.
@@ -77,6 +79,12 @@ func (p *PolicyFlags) Spec() (spec tasks.Spec, given []string, err error) {
 		if spec.Header, err = parseHeaders(p.Header); err != nil {
 			return spec, given, usage("%w", err)
 		}
+	}
+	if err := p.LimitFlags.apply(&spec, &given); err != nil {
+		return spec, given, err
+	}
+	if err := p.WantFlags.apply(&spec, &given); err != nil {
+		return spec, given, err
 	}
 	spec.Method = strings.ToUpper(spec.Method)
 	if err := spec.Validate(); err != nil {

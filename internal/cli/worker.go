@@ -75,6 +75,7 @@ type FetchFlags struct {
 	Sync          string         `group:"Worker" env:"FLEET_SYNC" default:"batch" enum:"batch,off" help:"batch: a stored unit survives a loss of power; off: a crash of the worker only (default: ${default})."`
 	Names         string         `group:"Worker" env:"FLEET_NAMES" default:"digest" enum:"digest,path" help:"How stores of files name bodies: digest, or path: by host and path (default: ${default})."`
 	DedupeIndex   string         `group:"Worker" env:"FLEET_DEDUPE_INDEX" type:"path" placeholder:"FILE" help:"A CDXJ file of an earlier job of the same store of WARC files, or a folder of such: what is there already becomes a revisit record."`
+	GuardFlags
 }
 
 func (f *FetchFlags) validate() error {
@@ -86,6 +87,9 @@ func (f *FetchFlags) validate() error {
 	}
 	if f.RetryAfterCap <= 0 {
 		return usage("--retry-after-cap %s: must be above 0", f.RetryAfterCap)
+	}
+	if err := f.GuardFlags.apply(&fetch.Options{}); err != nil {
+		return err
 	}
 	_, err := f.allowed()
 	return err
@@ -112,7 +116,11 @@ func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fetch.New(fetch.Options{AllowPrivate: allow, MaxIdleConns: idleConns(f.Concurrency), MaxIdleConnsPerHost: f.Concurrency}), nil
+	o := fetch.Options{AllowPrivate: allow, MaxIdleConns: idleConns(f.Concurrency), MaxIdleConnsPerHost: f.Concurrency}
+	if err := f.GuardFlags.apply(&o); err != nil {
+		return nil, err
+	}
+	return fetch.New(o), nil
 }
 
 // idleConns is how many idle connections are kept over all hosts. Visits come and go in bursts of a batch, so the same

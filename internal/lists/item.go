@@ -34,7 +34,11 @@ var fields = []struct {
 	{"key", func(it *Item, v json.RawMessage) error { return readString(v, &it.Key) }},
 	{"meta", readMeta},
 	{"retries", readRetries},
-	{"timeout", readTimeout},
+	{"timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.Timeout) }},
+	{"max_time", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.MaxTime) }},
+	{"connect_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.ConnectTimeout) }},
+	{"tls_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.TLSTimeout) }},
+	{"idle_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.IdleTimeout) }},
 }
 
 // parseItem reads one JSON line. A field that is null is as good as absent.
@@ -134,7 +138,7 @@ func readRetries(it *Item, v json.RawMessage) error {
 }
 
 // readTimeout takes a Go duration ("1m30s") or a number of seconds.
-func readTimeout(it *Item, v json.RawMessage) error {
+func readTimeout(v json.RawMessage, to *time.Duration) error {
 	var text string
 	var seconds float64
 	if json.Unmarshal(v, &text) == nil {
@@ -142,16 +146,24 @@ func readTimeout(it *Item, v json.RawMessage) error {
 		if err != nil {
 			return fmt.Errorf(`must be a duration like "20s" or a number of seconds, not %.60q`, text)
 		}
-		it.Timeout = d
+		*to = d
 	} else if json.Unmarshal(v, &seconds) == nil {
-		it.Timeout = time.Duration(min(max(seconds, -1), 2*MaxTimeout.Seconds()) * float64(time.Second))
+		*to = time.Duration(min(max(seconds, -1), 2*MaxTimeout.Seconds()) * float64(time.Second))
 	} else {
 		return errors.New(`must be a duration like "20s" or a number of seconds`)
 	}
-	if it.Timeout < time.Millisecond || it.Timeout > MaxTimeout {
+	if *to < time.Millisecond || *to > MaxTimeout {
 		return fmt.Errorf("must be from 1ms to %s", MaxTimeout)
 	}
 	return nil
+}
+
+// given is a duration as a line has it, "" where it says nothing.
+func given(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 // compact is v, which is valid JSON, without white space.
@@ -174,10 +186,12 @@ func (it Item) MarshalJSON() ([]byte, error) {
 		Meta    json.RawMessage     `json:"meta,omitempty"`
 		Retries *int                `json:"retries,omitempty"`
 		Timeout string              `json:"timeout,omitempty"`
-	}{URL: it.URL, Method: it.Method, Headers: it.Header, Body: string(it.Body), Key: it.Key, Meta: it.Meta, Retries: it.Retries}
-	if it.Timeout != 0 {
-		line.Timeout = it.Timeout.String()
-	}
+		MaxTime string              `json:"max_time,omitempty"`
+		Connect string              `json:"connect_timeout,omitempty"`
+		TLS     string              `json:"tls_timeout,omitempty"`
+		Idle    string              `json:"idle_timeout,omitempty"`
+	}{URL: it.URL, Method: it.Method, Headers: it.Header, Body: string(it.Body), Key: it.Key, Meta: it.Meta, Retries: it.Retries,
+		Timeout: given(it.Timeout), MaxTime: given(it.MaxTime), Connect: given(it.ConnectTimeout), TLS: given(it.TLSTimeout), Idle: given(it.IdleTimeout)}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // keeps meta as it was

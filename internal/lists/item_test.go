@@ -18,9 +18,10 @@ func TestJSONLines(t *testing.T) {
 		want        Item
 	}{
 		{"only a URL", `{"url":" http://a "}`, Item{URL: "http://a"}},
-		{"everything", `{"url":"http://a","method":"post","headers":{"accept":"x","Via":["1 a","1 b"]},"body":"hi","key":"k","meta":{"n": [1, 2]},"retries":5,"timeout":"1m30s"}`,
+		{"everything", `{"url":"http://a","method":"post","headers":{"accept":"x","Via":["1 a","1 b"]},"body":"hi","key":"k","meta":{"n": [1, 2]},"retries":5,"timeout":"1m30s","max_time":60,"connect_timeout":"1s","tls_timeout":"2s","idle_timeout":3}`,
 			Item{URL: "http://a", Method: "POST", Header: map[string][]string{"Accept": {"x"}, "Via": {"1 a", "1 b"}}, Body: []byte("hi"),
-				Key: "k", Meta: json.RawMessage(`{"n":[1,2]}`), Retries: &five, Timeout: 90 * time.Second}},
+				Key: "k", Meta: json.RawMessage(`{"n":[1,2]}`), Retries: &five, Timeout: 90 * time.Second,
+				MaxTime: time.Minute, ConnectTimeout: time.Second, TLSTimeout: 2 * time.Second, IdleTimeout: 3 * time.Second}},
 		{"null is absent", `{"url":"http://a","method":null,"headers":null,"body":null,"key":null,"meta":null,"retries":null,"timeout":null}`, Item{URL: "http://a"}},
 		{"another body is JSON", `{"url":"http://a","body":{"x": [1, "<"]}}`,
 			Item{URL: "http://a", Header: map[string][]string{"Content-Type": {"application/json"}}, Body: []byte(`{"x":[1,"<"]}`)}},
@@ -52,7 +53,7 @@ func TestBadJSONLines(t *testing.T) {
 		{"no URL", `{"key":"k"}`, `"url" is missing`},
 		{"an empty URL", `{"url":" "}`, `"url" is missing`},
 		{"a URL that is no string", `{"url":1}`, `"url" must be a string`},
-		{"an unknown field is named", `{"url":"http://a","header":{}}`, `unknown field "header": known are url, method, headers, body, key, meta, retries, timeout`},
+		{"an unknown field is named", `{"url":"http://a","header":{}}`, `unknown field "header": known are url, method, headers, body, key, meta, retries, timeout, max_time, connect_timeout, tls_timeout, idle_timeout`},
 		{"field names are exact", `{"URL":"http://a"}`, `unknown field "URL"`},
 		{"a method with a space", `{"url":"http://a","method":"GET /"}`, `"method" is not an HTTP method: "GET /"`},
 		{"CONNECT", `{"url":"http://a","method":"connect"}`, `"method" cannot be CONNECT`},

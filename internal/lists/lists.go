@@ -51,6 +51,6 @@ type Item struct {
 	Meta json.RawMessage
 	// Retries is the number of tries after the first, 0 to MaxRetries; nil means the job's.
 	Retries *int
-	// Timeout is above 0 and at most MaxTimeout; zero means the job's.
-	Timeout time.Duration
+	// Timeout, and those of the whole request and its steps, are above 0 and at most MaxTimeout; zero means the job's.
+	Timeout, MaxTime, ConnectTimeout, TLSTimeout, IdleTimeout time.Duration
 }

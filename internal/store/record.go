@@ -13,7 +13,7 @@ const (
 	OK        Outcome = "ok"         // a 2xx answer, whole
 	HTTPError Outcome = "http_error" // a final answer other than 2xx; its body is kept
 	Failed    Outcome = "failed"     // no answer
-	Skipped   Outcome = "skipped"    // not fetched, by policy
+	Skipped   Outcome = "skipped"    // not fetched, or not kept, by policy
 )
 
 // Outcomes lists every outcome in the order in which people read them.

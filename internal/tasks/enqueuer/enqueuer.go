@@ -177,6 +177,9 @@ func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
 	if bad != nil {
 		return bad, nil
 	}
+	if most := e.opts.Spec.URLLimit(); len(u.Href) > most {
+		return fmt.Errorf("the URL is longer than %d bytes", most), nil
+	}
 	p := pending{url: u.Href}
 	if e.opts.Spec.NoDedupe || !plain(&line.Item) {
 		if p.request, err = e.request(ctx, u.Href, line); err != nil {
@@ -202,7 +205,7 @@ func (e *Enqueuer) put(host string, p pending) {
 
 func plain(it *lists.Item) bool {
 	return it.Method == "" && it.Header == nil && it.Body == nil && it.Key == "" && it.Meta == nil &&
-		it.Retries == nil && it.Timeout == 0
+		it.Retries == nil && it.Timeout+it.MaxTime+it.ConnectTimeout+it.TLSTimeout+it.IdleTimeout == 0 // none is below
 }
 
 // request builds a request that is more than its URL. One with a body that names no method is a POST where the job's
@@ -211,7 +214,10 @@ func (e *Enqueuer) request(ctx context.Context, url string, line *lists.Line) (*
 	it := &line.Item
 	r := &tasks.Request{
 		URL: url, Header: it.Header, Body: it.Body, Key: it.Key, Meta: it.Meta, Retries: it.Retries,
-		Timeout: tasks.Duration(it.Timeout),
+		Timeout: tasks.Duration(it.Timeout), RequestLimits: tasks.RequestLimits{
+			MaxTime: tasks.Duration(it.MaxTime), ConnectTimeout: tasks.Duration(it.ConnectTimeout),
+			TLSTimeout: tasks.Duration(it.TLSTimeout), IdleTimeout: tasks.Duration(it.IdleTimeout),
+		},
 	}
 	if it.Method != e.opts.Spec.Method {
 		r.Method = it.Method

@@ -24,6 +24,9 @@ func (p *pending) size() int {
 				n += len(value) + 3
 			}
 		}
+		if p.request.RequestLimits != (tasks.RequestLimits{}) {
+			n += 120 // names and figures of four durations
+		}
 		if p.request.Since != nil {
 			n += p.request.Since.Size()
 		}

@@ -161,7 +161,7 @@ func (a *attempt) keepCut(w *keeper, cause error) {
 func cutReason(class fetch.Class) string { return cmp.Or(cutReasons[class], "unspecified") }
 
 var cutReasons = map[fetch.Class]string{
-	fetch.BodyTooLarge: "length", fetch.DecodeTooLarge: "length",
-	fetch.IdleTimeout: "time", fetch.TotalTimeout: "time",
+	fetch.BodyTooLarge: "length", fetch.DecodeTooLarge: "length", fetch.DecodeRatio: "length",
+	fetch.IdleTimeout: "time", fetch.TooSlow: "time", fetch.TotalTimeout: "time",
 	fetch.BodyCut: "disconnect", fetch.Reset: "disconnect",
 }

@@ -73,7 +73,7 @@ func (v *visitRun) request(ctx, start context.Context, i int) (out result) {
 		if asked != next && !a.part.asked && resp.Status == http.StatusNotModified {
 			return a.unchanged(ctx, resp)
 		}
-		follow, redirected, err := fetch.Redirect(next, resp)
+		follow, redirected, err := a.redirect(next, resp)
 		if err != nil {
 			_ = resp.Body.Close()
 			return a.failed(resp, err)
@@ -115,7 +115,7 @@ func (a *attempt) first(ctx context.Context) (*fetch.Request, error) {
 	r, spec := a.request, &a.spec
 	out := &fetch.Request{
 		Method: r.EffectiveMethod(spec), URL: r.URL, Body: r.Body, UserAgent: a.userAgent(),
-		Timeout: r.HeaderTimeout(spec), MaxTime: time.Duration(spec.MaxTime), MaxBody: spec.MaxBody,
+		Timeout: r.HeaderTimeout(spec), MaxTime: r.WholeTime(spec), MaxBody: spec.MaxBody, Limits: limits(r, spec),
 		Header: http.Header(r.Header),
 	}
 	if r.BodyKey != "" {
@@ -135,18 +135,21 @@ func (a *attempt) first(ctx context.Context) (*fetch.Request, error) {
 		out.Header = maps.Clone(http.Header(spec.Header))
 		maps.Copy(out.Header, http.Header(r.Header))
 	}
+	wanted(out, &spec.Wants)
 	return out, nil
 }
 
 // follow checks the next hop of a redirect and notes the one that led there.
 func (a *attempt) follow(resp *fetch.Response, next *fetch.Request) (canon.URL, error) {
-	if len(a.hops) >= maxRedirects {
-		return canon.URL{}, &fetch.Error{Class: fetch.TooManyRedirects, Op: "redirect",
-			Err: fmt.Errorf("more than %d redirects", maxRedirects)}
+	if most := a.spec.Redirects(); len(a.hops) >= most {
+		return canon.URL{}, &fetch.Error{Class: fetch.TooManyRedirects, Op: "redirect", Err: fmt.Errorf("more than %d redirects", most)}
 	}
 	target, err := canon.Parse(next.URL)
 	if err != nil {
 		return target, &fetch.Error{Class: fetch.RedirectInvalid, Op: "redirect", Err: err}
+	}
+	if most := a.spec.URLLimit(); len(target.Href) > most {
+		return target, &fetch.Error{Class: fetch.RedirectInvalid, Op: "redirect", Err: fmt.Errorf("the URL is longer than %d bytes", most)}
 	}
 	a.hops = append(a.hops, tasks.Hop{URL: resp.URL, Status: resp.Status})
 	next.URL = target.Href
@@ -197,6 +200,10 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	if v := a.decide(h); v.step != stepRecord {
 		_ = resp.Body.Close()
 		return result{begun: true, verdict: v, err: h.text()}
+	}
+	if why, refused := a.unwanted(resp); refused {
+		_ = resp.Body.Close()
+		return a.end(resp, why, store.BodyRef{})
 	}
 	large, err := a.openPart(ctx, resp)
 	if large && err == nil {

@@ -22,8 +22,6 @@ const (
 )
 
 const (
-	// maxRedirects is how many redirects are followed, as browsers do (Fetch standard, 4.4 HTTP-redirect fetch).
-	maxRedirects = 20
 	// freeWaits is how many waits in a row cost no attempt; from the next on each does.
 	freeWaits = 9
 	// maxRetryAfter caps what a server may ask for.
@@ -40,7 +38,7 @@ var retried = map[string]bool{
 	string(fetch.ConnectRefused): true, string(fetch.ConnectUnreachable): true, string(fetch.ConnectTimeout): true,
 	string(fetch.TLSTimeout): true, string(fetch.HeaderTimeout): true, string(fetch.IdleTimeout): true,
 	string(fetch.Proxy): true, string(fetch.PoolTimeout): true,
-	string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
+	string(fetch.TooSlow): true, string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
 }
 
 // unsent are the classes of requests that were given up without having been sent.
@@ -106,7 +104,7 @@ func (h happening) outcome() store.Outcome {
 		return store.OK
 	case h.class == "":
 		return store.HTTPError
-	case h.class == classRobots, h.class == classBlocked:
+	case h.class == classRobots, h.class == classBlocked, h.class == string(fetch.ContentType):
 		return store.Skipped
 	default:
 		return store.Failed

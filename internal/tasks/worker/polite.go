@@ -196,6 +196,7 @@ var silent = map[fetch.Class]bool{
 // takes too long is neither silence nor an answer; and Canceled and Other are our own.
 var spoke = map[fetch.Class]bool{
 	fetch.BodyCut: true, fetch.HeaderTooLarge: true, fetch.BodyTooLarge: true, fetch.Decode: true, fetch.DecodeTooLarge: true,
+	fetch.DecodeRatio: true, fetch.ContentType: true,
 	fetch.RedirectInvalid: true, fetch.TooManyRedirects: true,
 }
 

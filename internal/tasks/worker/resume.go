@@ -167,7 +167,7 @@ func (a *attempt) resumable(resp *fetch.Response) (n store.PartNote, ok bool) {
 	}
 	method, _, _ := resp.Sent()
 	return n, a.parts != nil && resp.Status == http.StatusOK && method == http.MethodGet &&
-		n.ETag+n.LastModified != "" && a.spec.Resumes(n.Length) && n.Length <= a.spec.MaxBody &&
+		n.ETag+n.LastModified != "" && a.spec.Range == "" && a.spec.Resumes(n.Length) && n.Length <= a.spec.MaxBody &&
 		!strings.EqualFold(resp.Header.Get("Accept-Ranges"), "none")
 }
 

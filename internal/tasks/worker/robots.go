@@ -15,6 +15,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/robots"
+	"github.com/fetchfleet/fetchfleet/internal/tasks"
 )
 
 const (
@@ -203,7 +204,8 @@ func (d *delivery) askRobots(ctx context.Context, visit hosts.Visit) (robots.Ver
 		from = before
 	}
 	next := &fetch.Request{URL: from.url, UserAgent: d.userAgent(),
-		Timeout: time.Duration(d.spec.Timeout), MaxTime: time.Minute, MaxBody: 16 << 20}
+		Timeout: time.Duration(d.spec.Timeout), MaxTime: time.Minute, MaxBody: 16 << 20,
+		Limits: limits(&tasks.Request{}, &d.spec)}
 	for hops := from.hops; ; hops++ {
 		resp, err := d.fetcher.Do(ctx, next)
 		if err != nil {
