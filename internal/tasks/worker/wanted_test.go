@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,15 @@ func serveWanted(o *fetchtest.Origin) {
 	})
 	o.Handle("/secret", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Location", "http://user:hunter2@"+strings.TrimPrefix(o.URL("/page/after"), "http://"))
+		w.WriteHeader(http.StatusFound)
+	})
+	o.Handle("/hops", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+		if n == 0 {
+			io.WriteString(w, "there")
+			return
+		}
+		w.Header().Set("Location", fmt.Sprintf("/hops?n=%d", n-1))
 		w.WriteHeader(http.StatusFound)
 	})
 	o.Handle("/long", func(w http.ResponseWriter, _ *http.Request) {
@@ -64,9 +74,9 @@ func TestWhatAJobIsAfterAndHowLongItWaits(t *testing.T) {
 		"the end":                       {func(s *tasks.Spec) { s.Range = "-5" }, "/file", "", store.OK, 206, "", 5},
 		"a range that is not there":     {func(s *tasks.Spec) { s.Range = "1000-" }, "/file", "", store.HTTPError, 416, "http_416", 33},
 		"a range by the line":           {func(s *tasks.Spec) { s.Range = "0-" }, "/file", `"headers":{"Range":"bytes=0-1"}`, store.OK, 206, "", 2},
-		"a redirect not followed":       {func(s *tasks.Spec) { s.MaxRedirects = &none }, "/redirect/1", "", store.HTTPError, 302, "http_302", -1},
-		"one redirect too many":         {func(s *tasks.Spec) { s.MaxRedirects = new(2) }, "/redirect/3", "", store.Failed, 0, "too_many_redirects", 0},
-		"as many as allowed":            {func(s *tasks.Spec) { s.MaxRedirects = new(3) }, "/redirect/3", "", store.OK, 200, "", -1},
+		"a redirect not followed":       {func(s *tasks.Spec) { s.MaxRedirects = &none }, "/hops?n=1", "", store.HTTPError, 302, "http_302", -1},
+		"one redirect too many":         {func(s *tasks.Spec) { s.MaxRedirects = new(2) }, "/hops?n=3", "", store.Failed, 0, "too_many_redirects", 0},
+		"as many as allowed":            {func(s *tasks.Spec) { s.MaxRedirects = new(3) }, "/hops?n=3", "", store.OK, 200, "", -1},
 		"a redirect to a URL too long":  {func(s *tasks.Spec) { s.MaxURL = 100 }, "/long", "", store.Failed, 0, "redirect_invalid", 0},
 		"a bomb":                        {func(*tasks.Spec) {}, "/bomb?mb=64", "", store.Failed, 0, "decode_ratio", 0},
 		"a bomb that is none":           {func(s *tasks.Spec) { s.MaxRatio = tasks.NoMaxRatio }, "/bomb?mb=2", "", store.OK, 200, "", 2 << 20},
