@@ -134,7 +134,7 @@ func (d *dialer) tunnel(ctx context.Context, via []*proxies.Proxy, addr string) 
 			l.release = p.Use()
 			return l, nil
 		}
-		if _, refused := errors.AsType[*refusedError](err); refused {
+		if dialError(addr, err).Class == AddressRefused {
 			return nil, err
 		}
 		last = &Error{Class: Proxy, Op: "dial", Err: fmt.Errorf("proxy %s: %w", p, err)}

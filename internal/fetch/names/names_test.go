@@ -69,7 +69,10 @@ func (s *server) serveUDP() {
 		if err != nil {
 			return
 		}
-		s.udp.WriteTo(s.answer(buf[:n], s.truncate), from)
+		s.mu.Lock()
+		truncate := s.truncate
+		s.mu.Unlock()
+		s.udp.WriteTo(s.answer(buf[:n], truncate), from)
 	}
 }
 
@@ -96,10 +99,13 @@ func (s *server) answer(query []byte, truncated bool) []byte {
 	}
 	q := m.Questions[0]
 	m.Response, m.Additionals, m.Truncated = true, nil, truncated
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
 	if q.Type == dnsmessage.TypeA && !truncated {
 		s.asked.Add(1)
-		if s.hold != nil {
-			<-s.hold
+		if hold != nil {
+			<-hold
 		}
 	}
 	s.mu.Lock()
@@ -169,7 +175,7 @@ func TestAnAnswerHoldsAsLongAsItsTTLAndNoLonger(t *testing.T) {
 	} {
 		t.Run(claim, func(t *testing.T) {
 			s := newServer(t)
-			s.ttl, s.truncate = c.ttl, c.truncate
+			s.set(func(s *server) { s.ttl, s.truncate = c.ttl, c.truncate })
 			cache, clock := newCache(s, Options{MaxTTL: c.max})
 			if got := look(t, cache, "a.test"); got != "[192.0.2.1]" {
 				t.Fatal(got)
@@ -191,7 +197,7 @@ func TestAnAnswerHoldsAsLongAsItsTTLAndNoLonger(t *testing.T) {
 
 func TestAbsenceIsRememberedForAWhileAndTroubleIsNot(t *testing.T) {
 	s := newServer(t)
-	s.missing = true
+	s.set(func(s *server) { s.missing = true })
 	cache, clock := newCache(s, Options{})
 	missing := func() {
 		t.Helper()
@@ -224,7 +230,8 @@ func TestAbsenceIsRememberedForAWhileAndTroubleIsNot(t *testing.T) {
 
 func TestLookUpsOfOneNameAreOne(t *testing.T) {
 	s := newServer(t)
-	s.hold = make(chan struct{})
+	hold := make(chan struct{})
+	s.set(func(s *server) { s.hold = hold })
 	cache, _ := newCache(s, Options{})
 	impatient, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -235,7 +242,7 @@ func TestLookUpsOfOneNameAreOne(t *testing.T) {
 	for range 20 {
 		all.Go(func() { look(t, cache, "a.test") })
 	}
-	close(s.hold)
+	close(hold)
 	all.Wait()
 	if n := s.asked.Load(); n != 1 {
 		t.Errorf("asked %d times, want once", n)

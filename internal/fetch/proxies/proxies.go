@@ -97,6 +97,9 @@ func Parse(texts []string, resolve func(reference string) (string, error)) (*Rul
 // split takes a rule apart. What stands before = is a pattern only if it is no URL's beginning.
 func split(text string) (pattern, value string) {
 	head, rest, ok := strings.Cut(text, "=")
+	if inner, isAddr := strings.CutPrefix(head, "["); ok && isAddr && strings.HasSuffix(inner, "]") {
+		return strings.TrimSuffix(inner, "]"), rest // an IPv6 address
+	}
 	if !ok || strings.ContainsAny(head, ":/$") {
 		return "", text
 	}

@@ -152,7 +152,7 @@ func parsePage(text string) (*page, error) {
 var unreached = map[fetch.Class]bool{
 	fetch.DNSTemporary: true, fetch.DNSNotFound: true, fetch.ConnectRefused: true, fetch.ConnectUnreachable: true,
 	fetch.ConnectTimeout: true, fetch.TLSTimeout: true, fetch.TLSCertificate: true, fetch.TLS: true,
-	fetch.AddressRefused: true,
+	fetch.AddressRefused: true, fetch.Proxy: true, fetch.PoolTimeout: true,
 }
 
 // scout fetches robots.txt for the fleet, under the visit's permits and in its turns.
