@@ -43,6 +43,8 @@ packages:
 	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql); \
 	command -v npm >/dev/null || missing+=(nodejs npm); \
 	command -v jq >/dev/null || missing+=(jq); \
+	command -v tinyproxy >/dev/null || missing+=(tinyproxy-bin); \
+	command -v microsocks >/dev/null || missing+=(microsocks); \
 	command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "install these yourself, there is no apt-get here: $${missing[*]}" >&2; exit 1; }; \

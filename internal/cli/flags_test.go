@@ -54,6 +54,8 @@ var others = map[string]string{
 
 	"header": "X-A: b", "visits": "11", "concurrency": "12", "allow-private": "10.0.0.0/8", "drain-timeout": "13s",
 	"retry-after-cap": "14m", "sync": "off", "log-level": "error", "log-format": "console", "tries": "4", "bodies": "5%", "names": "path", "sort": "rate", "queues": "low=2", "store": "elsewhere",
+	"dns-ttl": "7s", "ip": "4", "source-address": "127.0.0.1", "max-conns": "15", "max-conns-per-host": "16", "max-waiting": "17", "max-idle-conns": "18",
+	"max-idle-per-host": "19", "idle-conn-timeout": "20s", "conn-lifetime": "21s", "tcp-keepalive": "22s", "http2-ping": "23s",
 	"format": "csv", "where": "url~a,b", "fields": "url,status", "limit": "12",
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,7 @@ func Worker(w IO) int {
 
 // FetchFlags are how a worker works, wherever it runs.
 type FetchFlags struct {
+	ConnectionFlags
 	Visits        int            `group:"Worker" env:"FLEET_VISITS" default:"512" help:"Batches worked at once (default: ${default})."`
 	Concurrency   int            `group:"Worker" env:"FLEET_CONCURRENCY" default:"128" help:"Requests in flight over all visits (default: ${default})."`
 	AllowPrivate  []string       `group:"Worker" env:"FLEET_ALLOW_PRIVATE" placeholder:"CIDR" help:"Private addresses that may be fetched from: CIDR blocks, addresses, or all (default: none)."`
@@ -91,7 +93,10 @@ func (f *FetchFlags) validate() error {
 	if err := f.GuardFlags.apply(&fetch.Options{}); err != nil {
 		return err
 	}
-	_, err := f.allowed()
+	if _, err := f.allowed(); err != nil {
+		return err
+	}
+	_, err := f.connections()
 	return err
 }
 
@@ -116,7 +121,12 @@ func (f *FetchFlags) fetcher() (*fetch.Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := fetch.Options{AllowPrivate: allow, MaxIdleConns: idleConns(f.Concurrency), MaxIdleConnsPerHost: f.Concurrency}
+	conns, err := f.connections()
+	if err != nil {
+		return nil, err
+	}
+	o := fetch.Options{AllowPrivate: allow, Connections: conns, IdleConnTimeout: time.Duration(f.IdleConnTimeout),
+		MaxIdleConns: cmp.Or(f.MaxIdleConns, idleConns(f.Concurrency)), MaxIdleConnsPerHost: cmp.Or(f.MaxIdlePerHost, f.Concurrency)}
 	if err := f.GuardFlags.apply(&o); err != nil {
 		return nil, err
 	}
@@ -248,6 +258,7 @@ func (m *member) build(ctx context.Context) (err error) {
 		return closing(m.store, err)
 	}
 	figures := metrics.New(m.registry)
+	metrics.ObserveConnections(m.registry, func() metrics.Connections { return connectionFigures(m.fetcher) })
 	m.gate = hosts.NewFleet(hosts.NewRedis(m.redis, asynqkeys.CallLua, figures.HostCall).OnStep(faults.Point))
 	if m.PerAddress {
 		m.gate.PerAddress(hosts.NewAddresses(m.redis, nil))

@@ -241,7 +241,7 @@ func connect(l *link, u *url.URL, target string) error {
 		return deadError{err}
 	}
 	from := bufio.NewReader(io.LimitReader(l.Conn, maxConnectAnswer))
-	answer, err := http.ReadResponse(from, req)
+	answer, err := http.ReadResponse(from, req) //nolint:bodyclose // its body is the tunnel
 	if err != nil {
 		return deadError{fmt.Errorf("read the answer to CONNECT: %w", err)}
 	}

@@ -204,7 +204,7 @@ func TestFamiliesAreThoseThatAreWanted(t *testing.T) {
 		if got, _, _ := strings.Cut(string(body), " "); got != want || err != nil {
 			t.Errorf("--ip %s: %s, %v", family, body, err)
 		}
-		_, body, err = fetch(f, &Request{URL: "http://four.test:" + port})
+		_, _, err = fetch(f, &Request{URL: "http://four.test:" + port})
 		if family == Family6 {
 			wantClass(t, err, ConnectUnreachable)
 		} else if err != nil {
