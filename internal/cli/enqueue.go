@@ -229,6 +229,9 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 	if err != nil {
 		return redisconn.Explain(err)
 	}
+	if warning := insecureWarning(&inForce); warning != "" {
+		fmt.Fprintf(p.w.Stderr, "%s: warning: %s\n", p.name, warning)
+	}
 	if !fresh { // what an earlier run accepted and could not hand over any more
 		if _, err := p.dispatcher.Drain(ctx, p.job, 0); err != nil {
 			return redisconn.Explain(err)

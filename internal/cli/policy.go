@@ -34,6 +34,7 @@ type PolicyFlags struct {
 	NoDedupe    bool            `group:"Policy" env:"FLEET_NO_DEDUPE" help:"Fetch a URL as often as the list has it; its lines are told apart by their number."`
 	LimitFlags
 	WantFlags
+	ProtocolFlags
 }
 
 // Spec returns the policy with defaults for what was not given, and the flags that were given.
@@ -56,6 +57,9 @@ func (p *PolicyFlags) Spec() (spec tasks.Spec, given []string, err error) {
 	set((*ByteSize)(&spec.ResumeAbove), p.ResumeAbove, "--resume-above", &given)
 	if p.ResumeAbove != nil && spec.ResumeAbove == 0 {
 		spec.ResumeAbove = tasks.ResumeNever
+	}
+	if err := p.ProtocolFlags.apply(&spec, &given); err != nil {
+		return spec, given, err
 	}
 	if p.Data != nil {
 		spec.Data = []byte(*p.Data)

@@ -107,6 +107,7 @@ var fields = []field{
 	{name: "redirects", kind: document, of: redirectsOf},
 	{name: "worker", kind: text, of: func(r *store.Record) value { return textValue(r.Worker) }},
 	{name: "meta", kind: document, of: func(r *store.Record) value { return documentValue(compact(r.Meta)) }},
+	{name: "insecure", kind: boolean, of: func(r *store.Record) value { return value{kind: boolean, yes: r.Insecure} }},
 }
 
 // What begins the name of one header field of the answer, or of one member of the meta of the list's line.

@@ -51,6 +51,7 @@ type schemaOfRecords struct {
 	Redirects      string    `parquet:"redirects,optional,json"`
 	Worker         string    `parquet:"worker,dict"`
 	Meta           string    `parquet:"meta,optional,json"`
+	Insecure       bool      `parquet:"insecure"`
 }
 
 // parquetSchema is the schema as the format has it.

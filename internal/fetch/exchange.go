@@ -3,6 +3,7 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"math"
 	"net"
 	"net/http"
@@ -57,6 +58,7 @@ type exchange struct {
 
 	trace    httptrace.ClientTrace
 	request  *http.Request // once there is an answer
+	tls      *tls.ConnectionState
 	response Response
 	body     body
 }

@@ -21,7 +21,8 @@ type Hop struct {
 // credentials and its fragment are dropped. 301 and 302 turn POST into GET, 303
 // turns everything but HEAD into GET, and with the method goes the body. When
 // the origin (scheme, host, port) changes, Authorization, Cookie,
-// Proxy-Authorization and Host are dropped. r is not changed.
+// Proxy-Authorization, Host and the client certificate are dropped. r is
+// not changed.
 func Redirect(r *Request, resp *Response) (next *Request, ok bool, err error) {
 	if !isRedirect(resp.Status) {
 		return nil, false, nil
@@ -42,6 +43,7 @@ func Redirect(r *Request, resp *Response) (next *Request, ok bool, err error) {
 	}
 	if target.Scheme() != base.Scheme() || target.Host() != base.Host() {
 		dropSecrets(n.Header)
+		n.Certificate = nil
 	} else {
 		keepCredentials(&n, r.URL)
 	}

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
 	"strings"
@@ -73,6 +74,9 @@ func (r *Response) Sent() (method, target string, header http.Header) {
 	return req.Method, req.URL.RequestURI(), header
 }
 
+// TLS returns what the connection's handshake came to, nil without TLS. It is not to be changed.
+func (r *Response) TLS() *tls.ConnectionState { return r.x.tls }
+
 // Began returns when the exchange began.
 func (r *Response) Began() time.Time { return r.x.start }
 
@@ -101,7 +105,7 @@ func reason(status string) string {
 func (x *exchange) accept(req *http.Request, answer *http.Response) *Response {
 	x.rest()
 	x.inBody.Store(true)
-	x.request = req
+	x.request, x.tls = req, answer.TLS
 	x.response = Response{
 		URL:           plainURL(req.URL),
 		Status:        answer.StatusCode,

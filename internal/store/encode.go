@@ -52,6 +52,10 @@ func AppendRecord(b []byte, r *Record) ([]byte, error) {
 		e.object("timings", func() { e.timings(r.Timings) })
 	}
 	e.optStr("protocol", r.Protocol)
+	if r.Insecure {
+		e.key("insecure")
+		e.b = append(e.b, "true"...)
+	}
 	e.optStr("remote_addr", r.RemoteAddr)
 	e.redirects(r.Redirects)
 	e.str("worker", r.Worker)

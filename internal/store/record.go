@@ -48,6 +48,7 @@ type Record struct {
 	ElapsedMS  float64         `json:"elapsed_ms"` // of the last exchange, whole
 	Timings    *Timings        `json:"timings,omitempty"`
 	Protocol   string          `json:"protocol,omitempty"`
+	Insecure   bool            `json:"insecure,omitempty"` // no certificate was verified, as the job asked
 	RemoteAddr string          `json:"remote_addr,omitempty"`
 	Redirects  []Redirect      `json:"redirects,omitempty"`
 	Worker     string          `json:"worker"`

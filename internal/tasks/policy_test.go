@@ -168,7 +168,8 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		"--data": func(s *Spec) { s.Data = []byte("x") }, "--robots": func(s *Spec) { s.Robots = "ignore" },
 		"--user-agent": func(s *Spec) { s.UserAgent = "x" }, "--no-dedupe": func(s *Spec) { s.NoDedupe = true },
 		"--resume-above": func(s *Spec) { s.ResumeAbove = ResumeNever },
-		"--since":        func(s *Spec) { s.Since = "a" },
+		"--http":         func(s *Spec) { s.HTTP = "2" }, "--insecure": func(s *Spec) { s.Insecure = true },
+		"--since": func(s *Spec) { s.Since = "a" },
 	}
 	maps.Copy(change, version2)
 	if got, want := len(change), len(DefaultSpec().fields()); got != want {

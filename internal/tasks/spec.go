@@ -45,6 +45,7 @@ type Spec struct {
 	// The topics of version 2.
 	Limits
 	Wants
+	ProtocolSpec
 }
 
 // The special values of Spec.ResumeAbove.

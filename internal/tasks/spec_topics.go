@@ -18,6 +18,7 @@ func (s *Spec) topics() []topic {
 	return []topic{
 		&s.Limits,
 		&s.Wants,
+		&s.ProtocolSpec,
 	}
 }
 

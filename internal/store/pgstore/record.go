@@ -10,10 +10,10 @@ import (
 
 // recordFields are the columns of records in the order in which appendRecord writes them.
 const (
-	recordFields = 32
+	recordFields = 33
 	copyRecords  = `COPY records (unit_key, n, id, job, batch, generation, url, final_url, method, outcome, status,
 	error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job, resumed,
-	fetched_at, fetched_ns, elapsed_ms, timings, protocol, remote_addr, redirects, worker, meta, exact)
+	fetched_at, fetched_ns, elapsed_ms, timings, protocol, remote_addr, redirects, worker, insecure, meta, exact)
 	FROM STDIN WITH (FORMAT binary)`
 )
 
@@ -59,6 +59,7 @@ func appendRecord(b []byte, k key, n int, r *store.Record, line []byte) ([]byte,
 		err = optional(&w, len(r.Redirects) > 0, func() error { return w.jsonb(r.Redirects) })
 	}
 	w.text(r.Worker)
+	w.bool(r.Insecure)
 	_ = optional(&w, len(r.Meta) > 0, func() error { w.json(r.Meta); return nil })
 	_ = optional(&w, w.inexact, func() error { w.bytes(line); return nil })
 	return w.b, err
@@ -76,7 +77,7 @@ func optional(w *row, there bool, write func() error) error {
 const selectRecords = `SELECT n, id, job, batch, generation, url, coalesce(final_url, ''), method, outcome, coalesce(status, 0),
 	error_class, coalesce(error_message, ''), attempts, headers, coalesce(content_type, ''), bytes, coalesce(sha256, ''),
 	coalesce(body, ''), unchanged, coalesce(body_job, ''), resumed, fetched_at, fetched_ns, elapsed_ms, timings,
-	coalesce(protocol, ''), coalesce(remote_addr, ''), redirects, worker, meta, exact
+	coalesce(protocol, ''), coalesce(remote_addr, ''), redirects, worker, insecure, meta, exact
 	FROM records WHERE unit_key = $1 AND n >= $2 ORDER BY n LIMIT $3`
 
 // scanRecord reads a row of selectRecords, and about how large it was.
@@ -89,7 +90,7 @@ func scanRecord(rows pgx.Rows) (n int, r *store.Record, size int, err error) {
 	err = rows.Scan(&n, &r.ID, &r.Job, &r.Batch, &r.Generation, &r.URL, &r.FinalURL, &r.Method, &r.Outcome, &r.Status,
 		&class, &message, &r.Attempts, &headers, &r.ContentType, &r.Bytes, &r.SHA256,
 		&r.Body, &r.Unchanged, &r.BodyJob, &r.Resumed, &r.FetchedAt, &ns, &r.ElapsedMS, &timings,
-		&r.Protocol, &r.RemoteAddr, &redirects, &r.Worker, &meta, &exact)
+		&r.Protocol, &r.RemoteAddr, &redirects, &r.Worker, &r.Insecure, &meta, &exact)
 	if err != nil {
 		return n, nil, 0, err
 	}

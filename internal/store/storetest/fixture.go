@@ -29,7 +29,7 @@ func Record(batch string, i int) *store.Record {
 		ContentType: "text/html", Bytes: 12, SHA256: "ab", Body: "bodies/ab/ab.html", Unchanged: true, BodyJob: "job-0", Resumed: 2,
 		FetchedAt: time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC), ElapsedMS: 1234.5678,
 		Timings:  &store.Timings{DNS: 0.25, Connect: 1, TLS: 1e-7, TTFB: 20, Total: 1e21},
-		Protocol: "HTTP/2.0", RemoteAddr: "[2001:db8::1]:443",
+		Protocol: "HTTP/2.0", Insecure: true, RemoteAddr: "[2001:db8::1]:443",
 		Redirects: []store.Redirect{{URL: "https://example.test/1", Status: 301}, {URL: "https://example.test/2", Status: 302}},
 		Worker:    "w1", Meta: json.RawMessage(`{"k":["v",1,null]}`),
 	}

@@ -116,7 +116,7 @@ func (a *attempt) first(ctx context.Context) (*fetch.Request, error) {
 	out := &fetch.Request{
 		Method: r.EffectiveMethod(spec), URL: r.URL, Body: r.Body, UserAgent: a.userAgent(),
 		Timeout: r.HeaderTimeout(spec), MaxTime: r.WholeTime(spec), MaxBody: spec.MaxBody, Limits: limits(r, spec),
-		Header: http.Header(r.Header),
+		Header: http.Header(r.Header), HTTP: fetch.Version(spec.HTTP), Insecure: spec.Insecure,
 	}
 	if r.BodyKey != "" {
 		body, err := a.ledger.Body(ctx, a.batch.Job, r.BodyKey)
@@ -272,7 +272,7 @@ func (a *attempt) end(resp *fetch.Response, h happening, ref store.BodyRef) resu
 		ID: string(a.id), Job: string(a.batch.Job), Batch: string(a.batch.ID), Generation: a.generation,
 		URL: a.url, FinalURL: a.request.URL, Method: a.method, Outcome: v.final.outcome(), Status: v.final.status,
 		Attempts: v.past.attempts, Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body,
-		FetchedAt: a.at.UTC(), ElapsedMS: ms(time.Since(a.at)), Worker: a.name, Meta: a.request.Meta,
+		Insecure: a.spec.Insecure, FetchedAt: a.at.UTC(), ElapsedMS: ms(time.Since(a.at)), Worker: a.name, Meta: a.request.Meta,
 	}
 	for _, hop := range a.hops {
 		r.Redirects = append(r.Redirects, store.Redirect(hop))

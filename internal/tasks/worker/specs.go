@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	"github.com/rs/zerolog"
+
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
@@ -11,6 +13,7 @@ import (
 // specs remembers the specs of jobs, which never change.
 type specs struct {
 	ledger *ledger.Ledger
+	log    zerolog.Logger
 	mu     sync.Mutex
 	known  map[tasks.JobID]specEntry
 }
@@ -23,8 +26,8 @@ type specEntry struct {
 // knownSpecs is how many are remembered; a fleet rarely works on more jobs at once.
 const knownSpecs = 1000
 
-func newSpecs(l *ledger.Ledger) *specs {
-	return &specs{ledger: l, known: map[tasks.JobID]specEntry{}}
+func newSpecs(l *ledger.Ledger, log zerolog.Logger) *specs {
+	return &specs{ledger: l, log: log, known: map[tasks.JobID]specEntry{}}
 }
 
 func (s *specs) get(ctx context.Context, job tasks.JobID) (specEntry, error) {
@@ -47,6 +50,9 @@ func (s *specs) get(ctx context.Context, job tasks.JobID) (specEntry, error) {
 	defer s.mu.Unlock()
 	if len(s.known) >= knownSpecs {
 		clear(s.known)
+	}
+	if _, known := s.known[job]; spec.Insecure && !known {
+		s.log.Warn().Str("job", string(job)).Msg("job verifies no certificates: whoever is on the way can read and change its answers")
 	}
 	s.known[job] = e
 	return e, nil

@@ -108,7 +108,7 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 		name: o.Name, nonce: rand.Text()[:nonceLength], identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
 		rules: o.Rules, retryAfterCap: o.RetryAfterCap,
-		specs: newSpecs(l), inFlight: newSlots(o.Concurrency),
+		specs: newSpecs(l, o.Logger), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
 	h.parts, _ = o.Store.(store.Resumer)
