@@ -108,6 +108,7 @@ var fields = []field{
 	{name: "worker", kind: text, of: func(r *store.Record) value { return textValue(r.Worker) }},
 	{name: "meta", kind: document, of: func(r *store.Record) value { return documentValue(compact(r.Meta)) }},
 	{name: "insecure", kind: boolean, of: func(r *store.Record) value { return value{kind: boolean, yes: r.Insecure} }},
+	{name: "charset", kind: text, norm: strings.ToLower, of: func(r *store.Record) value { return textValue(r.Charset) }},
 }
 
 // What begins the name of one header field of the answer, or of one member of the meta of the list's line.

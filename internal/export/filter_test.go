@@ -99,7 +99,7 @@ func TestFilterRefuses(t *testing.T) {
 		"nothing":                      {"", `"": no condition: write FIELD=VALUE`},
 		"a field alone":                {"outcome", `no condition: write FIELD=VALUE`},
 		"no field":                     {"=ok", `there is no field ""; there are attempts, `},
-		"an unknown field":             {"colour=red", `there is no field "colour"; there are attempts, batch, body, body_job, bytes, content_type, elapsed_ms, error_class, `},
+		"an unknown field":             {"colour=red", `there is no field "colour"; there are attempts, batch, body, body_job, bytes, charset, content_type, elapsed_ms, error_class, `},
 		"a field in another case":      {"Status=200", `there is no field "Status"`},
 		"no key of meta":               {"meta.=1", `there is no field "meta."`},
 		"an unknown outcome":           {"outcome=broken", `"broken" is no outcome; there are ok, http_error, failed, skipped`},

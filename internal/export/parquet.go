@@ -52,6 +52,7 @@ type schemaOfRecords struct {
 	Worker         string    `parquet:"worker,dict"`
 	Meta           string    `parquet:"meta,optional,json"`
 	Insecure       bool      `parquet:"insecure"`
+	Charset        string    `parquet:"charset,optional,dict"`
 }
 
 // parquetSchema is the schema as the format has it.

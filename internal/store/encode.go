@@ -34,6 +34,7 @@ func AppendRecord(b []byte, r *Record) ([]byte, error) {
 	e.num("attempts", int64(r.Attempts))
 	e.headers(r.Headers)
 	e.optStr("content_type", r.ContentType)
+	e.optStr("charset", r.Charset)
 	e.num("bytes", r.Bytes)
 	e.optStr("sha256", r.SHA256)
 	e.optStr("body", r.Body)

@@ -35,9 +35,12 @@ type Record struct {
 	Attempts    int                 `json:"attempts"`
 	Headers     map[string][]string `json:"headers,omitempty"` // of the answer
 	ContentType string              `json:"content_type,omitempty"`
-	Bytes       int64               `json:"bytes"` // of the decoded body
-	SHA256      string              `json:"sha256,omitempty"`
-	Body        string              `json:"body,omitempty"` // path of the body, relative to the job's folder
+	// Charset is the encoding of a body that is text, by the Encoding standard's name; "" where nothing tells it. The body
+	// itself is as it came.
+	Charset string `json:"charset,omitempty"`
+	Bytes   int64  `json:"bytes"` // of the decoded body
+	SHA256  string `json:"sha256,omitempty"`
+	Body    string `json:"body,omitempty"` // path of the body, relative to the job's folder
 	// Unchanged says that the origin answered 304 to a conditional request (RFC 9110, section 13.1): Bytes, SHA256 and
 	// Body are those of the earlier body, which lies in the job that BodyJob names.
 	Unchanged bool   `json:"unchanged,omitempty"`

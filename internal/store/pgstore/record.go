@@ -10,9 +10,9 @@ import (
 
 // recordFields are the columns of records in the order in which appendRecord writes them.
 const (
-	recordFields = 33
+	recordFields = 34
 	copyRecords  = `COPY records (unit_key, n, id, job, batch, generation, url, final_url, method, outcome, status,
-	error_class, error_message, attempts, headers, content_type, bytes, sha256, body, unchanged, body_job, resumed,
+	error_class, error_message, attempts, headers, content_type, charset, bytes, sha256, body, unchanged, body_job, resumed,
 	fetched_at, fetched_ns, elapsed_ms, timings, protocol, remote_addr, redirects, worker, insecure, meta, exact)
 	FROM STDIN WITH (FORMAT binary)`
 )
@@ -42,6 +42,7 @@ func appendRecord(b []byte, k key, n int, r *store.Record, line []byte) ([]byte,
 	w.int4(r.Attempts)
 	err := optional(&w, len(r.Headers) > 0, func() error { return w.jsonb(r.Headers) })
 	w.optText(r.ContentType)
+	w.optText(r.Charset)
 	w.int8(r.Bytes)
 	w.optText(r.SHA256)
 	w.optText(r.Body)
@@ -75,7 +76,7 @@ func optional(w *row, there bool, write func() error) error {
 
 // selectRecords reads a page of a unit's records.
 const selectRecords = `SELECT n, id, job, batch, generation, url, coalesce(final_url, ''), method, outcome, coalesce(status, 0),
-	error_class, coalesce(error_message, ''), attempts, headers, coalesce(content_type, ''), bytes, coalesce(sha256, ''),
+	error_class, coalesce(error_message, ''), attempts, headers, coalesce(content_type, ''), coalesce(charset, ''), bytes, coalesce(sha256, ''),
 	coalesce(body, ''), unchanged, coalesce(body_job, ''), resumed, fetched_at, fetched_ns, elapsed_ms, timings,
 	coalesce(protocol, ''), coalesce(remote_addr, ''), redirects, worker, insecure, meta, exact
 	FROM records WHERE unit_key = $1 AND n >= $2 ORDER BY n LIMIT $3`
@@ -88,7 +89,7 @@ func scanRecord(rows pgx.Rows) (n int, r *store.Record, size int, err error) {
 	var ns int
 	var headers, timings, redirects, meta, exact []byte
 	err = rows.Scan(&n, &r.ID, &r.Job, &r.Batch, &r.Generation, &r.URL, &r.FinalURL, &r.Method, &r.Outcome, &r.Status,
-		&class, &message, &r.Attempts, &headers, &r.ContentType, &r.Bytes, &r.SHA256,
+		&class, &message, &r.Attempts, &headers, &r.ContentType, &r.Charset, &r.Bytes, &r.SHA256,
 		&r.Body, &r.Unchanged, &r.BodyJob, &r.Resumed, &r.FetchedAt, &ns, &r.ElapsedMS, &timings,
 		&r.Protocol, &r.RemoteAddr, &redirects, &r.Worker, &r.Insecure, &meta, &exact)
 	if err != nil {

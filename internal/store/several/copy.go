@@ -171,7 +171,7 @@ func (s *Store) addTo(m *later, u store.Unit, r *store.Record) error {
 func (s *Store) bare(r *store.Record) *store.Record {
 	b := &store.Record{
 		ID: r.ID, Job: r.Job, Batch: r.Batch, Generation: r.Generation, URL: r.URL, Method: r.Method,
-		Outcome: r.Outcome, Status: r.Status, Attempts: r.Attempts, Bytes: r.Bytes, SHA256: r.SHA256, Body: r.Body,
+		Outcome: r.Outcome, Status: r.Status, Attempts: r.Attempts, Charset: r.Charset, Bytes: r.Bytes, SHA256: r.SHA256, Body: r.Body,
 		Unchanged: r.Unchanged, BodyJob: r.BodyJob, FetchedAt: r.FetchedAt, ElapsedMS: r.ElapsedMS, Timings: r.Timings,
 		Worker: r.Worker,
 	}

@@ -26,7 +26,7 @@ func Record(batch string, i int) *store.Record {
 		Method: "GET", Outcome: store.HTTPError, Status: 503,
 		Error:    &store.RecordError{Class: "status", Message: "said \"no\"\n\tand \\ \x01"},
 		Attempts: 3, Headers: map[string][]string{"Set-Cookie": {"a=1", "b=2"}, "Etag": {`"x"`}, "Via": {""}},
-		ContentType: "text/html", Bytes: 12, SHA256: "ab", Body: "bodies/ab/ab.html", Unchanged: true, BodyJob: "job-0", Resumed: 2,
+		ContentType: "text/html", Charset: "utf-8", Bytes: 12, SHA256: "ab", Body: "bodies/ab/ab.html", Unchanged: true, BodyJob: "job-0", Resumed: 2,
 		FetchedAt: time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC), ElapsedMS: 1234.5678,
 		Timings:  &store.Timings{DNS: 0.25, Connect: 1, TLS: 1e-7, TTFB: 20, Total: 1e21},
 		Protocol: "HTTP/2.0", Insecure: true, RemoteAddr: "[2001:db8::1]:443",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/fetchfleet/fetchfleet/internal/charset"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 )
@@ -17,6 +18,7 @@ type keeper struct {
 	archive store.ExchangeWriter // the same, where it keeps exchanges
 	coded   bool                 // it is to have the body as sent, too
 	moves   *download            // where it is large
+	text    charset.Sniffer      // of the decoded body
 	err     error                // the first that Sent returned
 }
 
@@ -26,7 +28,11 @@ func (a *attempt) openBody(ctx context.Context, resp *fetch.Response, hop bool) 
 	if a.archives {
 		meta.Exchange = exchangeOf(resp, a.sent)
 	}
-	return a.keeper(ctx, meta)
+	k, err := a.keeper(ctx, meta)
+	if err == nil && !hop {
+		k.text = textOf(resp)
+	}
+	return k, err
 }
 
 // keeper begins a body of the unit.
@@ -111,6 +117,7 @@ func (k *keeper) Write(p []byte) (int, error) {
 	if k.err != nil {
 		return 0, k.err
 	}
+	k.text.See(p)
 	return k.BodyWriter.Write(p)
 }
 

@@ -35,6 +35,7 @@ type attempt struct {
 	at      time.Time
 	sent    []byte // the body of the exchange under way
 	part    partial
+	charset string // of the body, once there is one
 }
 
 // attempt begins an attempt at request i of the batch.
@@ -224,6 +225,7 @@ func (a *attempt) answered(ctx context.Context, resp *fetch.Response) result {
 	var ref store.BodyRef
 	if err = w.take(resp); err == nil {
 		ref, err = w.Finish()
+		a.charset = w.text.Charset()
 	}
 	a.downloads.remove(w.moves)
 	_ = resp.Body.Close() // after its end this frees the connection and nothing else
@@ -271,7 +273,7 @@ func (a *attempt) end(resp *fetch.Response, h happening, ref store.BodyRef) resu
 	r := &store.Record{
 		ID: string(a.id), Job: string(a.batch.Job), Batch: string(a.batch.ID), Generation: a.generation,
 		URL: a.url, FinalURL: a.request.URL, Method: a.method, Outcome: v.final.outcome(), Status: v.final.status,
-		Attempts: v.past.attempts, Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body,
+		Attempts: v.past.attempts, Charset: a.charset, Bytes: ref.Bytes, SHA256: ref.SHA256, Body: ref.Body,
 		Insecure: a.spec.Insecure, FetchedAt: a.at.UTC(), ElapsedMS: ms(time.Since(a.at)), Worker: a.name, Meta: a.request.Meta,
 	}
 	for _, hop := range a.hops {

@@ -142,3 +142,42 @@ func TestAHeaderOfOnesOwnIsNotReplaced(t *testing.T) {
 		t.Errorf("Accept: %q", got)
 	}
 }
+
+func TestTheEncodingOfATextIsRecorded(t *testing.T) {
+	f := newFleet(t)
+	defer f.start(nil)()
+	for path, c := range map[string]struct {
+		kind, coding string
+		body         []byte
+		want         string
+	}{
+		"/named":   {"text/html; charset=ISO-8859-1", "", []byte("x"), "windows-1252"},
+		"/meta":    {"text/html", "gzip", fetchtest.Encode("gzip", []byte("<meta charset=Shift_JIS>")), "shift_jis"},
+		"/large":   {"text/html", "", append([]byte("<meta charset=koi8-r>"), make([]byte, 9<<20)...), "koi8-r"},
+		"/coded":   {"text/html", "br", fetchtest.Encode("br", append([]byte("<meta charset=big5>"), make([]byte, 1000)...)), "big5"},
+		"/picture": {"image/png", "", []byte("x"), ""},
+		"/ascii":   {"text/plain", "", []byte("x"), ""},
+	} {
+		f.origin.Handle("/text"+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", c.kind)
+			w.Header().Set("Etag", `"1"`)
+			w.Header().Set("Content-Length", strconv.Itoa(len(c.body)))
+			if c.coding != "" {
+				w.Header().Set("Content-Encoding", c.coding)
+			}
+			w.Write(c.body)
+		})
+		job := tasks.JobID("text" + path[1:])
+		spec := fastSpec()
+		if path == "/coded" {
+			spec.ResumeAbove = 1 // it becomes a part first
+		}
+		f.enqueue(job, spec, f.origin.URL("/text"+path))
+		f.await(job, within)
+		for _, r := range f.records(job) {
+			if r.Charset != c.want || r.Outcome != store.OK {
+				t.Errorf("%s: %s, %q, want %q", path, r.Outcome, r.Charset, c.want)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/fetchfleet/fetchfleet/internal/charset"
 	"github.com/fetchfleet/fetchfleet/internal/coding"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/store"
@@ -20,6 +21,11 @@ func (a *attempt) whole(ctx context.Context, resp *fetch.Response) (store.BodyRe
 		meta.Exchange = first
 	}
 	if note.Coding == "" {
+		text, err := a.textOfPart(resp)
+		if err != nil {
+			return store.BodyRef{}, err
+		}
+		a.charset = text
 		ref, err := a.part.Adopt(ctx, a.unit, meta)
 		if err == nil {
 			a.part = partial{moves: a.part.moves}
@@ -45,6 +51,7 @@ func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.P
 		return store.BodyRef{}, err
 	}
 	defer k.Abort()
+	k.text = charset.NewSniffer(meta.ContentType)
 	source := io.Reader(sent)
 	if k.coded {
 		source = io.TeeReader(sent, seen(k.sent))
@@ -61,6 +68,7 @@ func (a *attempt) decoded(ctx context.Context, meta store.BodyMeta, note store.P
 	if err != nil {
 		return ref, err
 	}
+	a.charset = k.text.Charset()
 	return ref, a.dropPart()
 }
 
