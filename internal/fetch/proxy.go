@@ -174,6 +174,9 @@ func (d *dialer) through(ctx context.Context, p *proxies.Proxy, addr string) (*l
 	default:
 		err = connect(l, p.URL, target)
 	}
+	if err == nil && !stop() { // the deadline is about to be that of ctx, which has ended
+		err = context.Cause(ctx)
+	}
 	if err == nil {
 		err = l.SetDeadline(time.Time{})
 	}
