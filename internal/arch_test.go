@@ -148,6 +148,7 @@ var leaves = []string{
 	"internal/canon", "internal/charset", "internal/coding", "internal/demosite", "internal/disktest", "internal/fetch/balance",
 	"internal/fetch/happy", "internal/fetch/names", "internal/hosts", "internal/lists", "internal/metrics", "internal/politetest",
 	"internal/progress", "internal/redistest", "internal/store", "internal/tasks", "internal/tasks/asynqkeys",
+	"internal/secrets",
 	"internal/tasks/embedded", "internal/tasks/faults", "internal/tasks/redisconn",
 }
 
