@@ -149,6 +149,7 @@ var leaves = []string{
 	"internal/fetch/happy", "internal/fetch/names", "internal/hosts", "internal/lists", "internal/metrics", "internal/politetest",
 	"internal/progress", "internal/redistest", "internal/store", "internal/tasks", "internal/tasks/asynqkeys",
 	"internal/secrets",
+	"internal/cookies",
 	"internal/tasks/embedded", "internal/tasks/faults", "internal/tasks/redisconn",
 }
 
