@@ -22,6 +22,7 @@ type keys struct {
 	bases       string // HASH batch → asynq's retry count at its replay
 	pace        string // HASH ten-second span → requests recorded
 	large       string // HASH request → how far its large body is, JSON
+	jars        string // SET domains that have a jar
 	seen        string // prefix of the SETs of request hashes
 }
 
@@ -30,8 +31,11 @@ func keysOf(job tasks.JobID) keys {
 	return keys{
 		prefix: p, spec: p + "spec", stats: p + "stats", open: p + "open", outbox: p + "outbox",
 		begun: p + "begun", waits: p + "waits", generations: p + "generations",
-		archived: p + "archived", bases: p + "bases", pace: p + "pace", large: p + "large", seen: p + "seen:",
+		archived: p + "archived", bases: p + "bases", pace: p + "pace", large: p + "large", jars: p + "jars", seen: p + "seen:",
 	}
 }
 
 func (k keys) body(key string) string { return k.prefix + "body:" + key }
+
+// jar is a HASH "DOMAIN;PATH;NAME" → cookie, JSON. It goes as the job ends.
+func (k keys) jar(domain string) string { return k.prefix + "jar:" + domain }
