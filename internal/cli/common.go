@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/fetchfleet/fetchfleet/internal/progress"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
@@ -78,12 +79,15 @@ type LogFlags struct {
 	LogFormat string `env:"FLEET_LOG_FORMAT" default:"json" enum:"json,console" help:"json or console (default: ${default})."`
 }
 
-func (f *LogFlags) logger(w io.Writer) zerolog.Logger {
+func (f *LogFlags) logger(w io.Writer) zerolog.Logger { return f.cleanLogger(w, nil) }
+
+// cleanLogger logs without the values of secrets that were resolved; s may be nil.
+func (f *LogFlags) cleanLogger(w io.Writer, s *secrets.Source) zerolog.Logger {
 	level, _ := zerolog.ParseLevel(f.LogLevel) // one of the enum
 	if f.LogFormat == "console" {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	return zerolog.New(s.Writer(w)).Level(level).With().Timestamp().Logger()
 }
 
 func isTerminal(w io.Writer) bool {

@@ -61,6 +61,9 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 	if err := c.sources(w); err != nil {
 		return err
 	}
+	for _, warning := range c.warnings(&spec) {
+		fmt.Fprintln(w.Stderr, "enqueue: warning:", warning)
+	}
 	rdb, err := c.open(ctx, redisconn.Options{}, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) })
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/admin"
 	"github.com/fetchfleet/fetchfleet/internal/audit"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/redisconn"
@@ -219,7 +220,8 @@ func (c *monitorCommand) Run(ctx context.Context, w IO) error {
 	return admin.ServeOn(ctx, listener, h)
 }
 
-// quietLog is the log of a run that shows progress instead: warnings only.
-func quietLog(w IO, level zerolog.Level) zerolog.Logger {
-	return zerolog.New(zerolog.ConsoleWriter{Out: w.Stderr, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w.Stderr)}).Level(level).With().Timestamp().Logger()
+// quietLog is the log of a run that shows progress instead: warnings only, and no values of secrets.
+func quietLog(w IO, level zerolog.Level, s *secrets.Source) zerolog.Logger {
+	console := zerolog.ConsoleWriter{Out: w.Stderr, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w.Stderr)}
+	return zerolog.New(s.Writer(console)).Level(level).With().Timestamp().Logger()
 }

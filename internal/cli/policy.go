@@ -35,6 +35,7 @@ type PolicyFlags struct {
 	LimitFlags
 	WantFlags
 	ProtocolFlags
+	AuthFlags
 }
 
 // Spec returns the policy with defaults for what was not given, and the flags that were given.
@@ -85,6 +86,9 @@ func (p *PolicyFlags) Spec() (spec tasks.Spec, given []string, err error) {
 		}
 	}
 	if err := p.LimitFlags.apply(&spec, &given); err != nil {
+		return spec, given, err
+	}
+	if err := p.AuthFlags.apply(&spec, &given); err != nil {
 		return spec, given, err
 	}
 	if err := p.WantFlags.apply(&spec, &given); err != nil {

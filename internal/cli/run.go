@@ -16,6 +16,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/audit"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
 	"github.com/fetchfleet/fetchfleet/internal/progress"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
@@ -97,8 +98,9 @@ type local struct {
 	files   []string
 	w       IO
 	began   time.Time
-	once    bool    // nobody will run this again, so nobody is told how
-	note    jobNote // of the output folder, as it was
+	own     []secrets.Ref // what its flags refer to
+	once    bool          // nobody will run this again, so nobody is told how
+	note    jobNote       // of the output folder, as it was
 	current jobNote
 	noted   bool // it had one
 
@@ -126,6 +128,10 @@ func (l *local) run(ctx context.Context) (err error) {
 	}
 	if err := l.validate(); err != nil {
 		return err
+	}
+	l.own = ownReferences(&spec)
+	for _, warning := range l.warnings(&spec) {
+		fmt.Fprintln(l.w.Stderr, "fleet: warning:", warning)
 	}
 	if err := l.openRedis(ctx); err != nil {
 		return err

@@ -34,8 +34,12 @@ func (l *local) inFolder() bool { return l.stores()[0] == "file:"+l.Out }
 
 func (l *local) openMember(ctx context.Context, queue string) error {
 	level, _ := zerolog.ParseLevel(l.LogLevel) // one of the enum
-	l.member = &member{FetchFlags: l.FetchFlags, redis: l.redis, stores: l.stores(), stdout: l.w.Stdout, end: l.end,
-		queues: map[string]int{queue: 1}, log: quietLog(l.w, level), registry: prometheus.NewRegistry(),
+	source, err := l.secretSource(l.own)
+	if err != nil {
+		return err
+	}
+	l.member = &member{secrets: source, FetchFlags: l.FetchFlags, redis: l.redis, stores: l.stores(), stdout: l.w.Stdout, end: l.end,
+		queues: map[string]int{queue: 1}, log: quietLog(l.w, level, source), registry: prometheus.NewRegistry(),
 		parts: l.noted && l.embedded != nil}
 	if l.Quiet {
 		l.member.log = zerolog.Nop()

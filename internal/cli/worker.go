@@ -27,6 +27,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/store/jsonl"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -78,6 +79,7 @@ type FetchFlags struct {
 	Names         string         `group:"Worker" env:"FLEET_NAMES" default:"digest" enum:"digest,path" help:"How stores of files name bodies: digest, or path: by host and path (default: ${default})."`
 	DedupeIndex   string         `group:"Worker" env:"FLEET_DEDUPE_INDEX" type:"path" placeholder:"FILE" help:"A CDXJ file of an earlier job of the same store of WARC files, or a folder of such: what is there already becomes a revisit record."`
 	GuardFlags
+	SecretFlags
 }
 
 func (f *FetchFlags) validate() error {
@@ -164,7 +166,11 @@ func (c *workerCommand) Run(ctx context.Context, w IO) error {
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	log := c.logger(w.Stderr)
+	source, err := c.secretSource(nil)
+	if err != nil {
+		return err
+	}
+	log := c.cleanLogger(w.Stderr, source)
 	rdb, err := c.open(ctx, redisconn.Options{PoolSize: poolSize, Closing: ctx.Done()}, func(s string) { log.Warn().Msg(s) })
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func (c *workerCommand) Run(ctx context.Context, w IO) error {
 	defer rdb.Close()
 	redisconn.LogTo(log)
 	m := &member{FetchFlags: c.FetchFlags, redis: rdb, stores: stores, stdout: w.Stdout, end: end, queues: queues,
-		log: log, name: c.Name, registry: prometheus.NewRegistry()}
+		log: log, secrets: source, name: c.Name, registry: prometheus.NewRegistry()}
 	if err := m.build(ctx); err != nil {
 		return err
 	}
@@ -218,6 +224,7 @@ type member struct {
 	end      func(error) // ends the context of whoever runs this, for a reason found here
 	queues   map[string]int
 	log      zerolog.Logger
+	secrets  *secrets.Source // of what jobs refer to
 	name     string
 	registry *prometheus.Registry
 	parts    bool // Redis may not know of the beginnings of bodies that the store has
@@ -266,7 +273,7 @@ func (m *member) build(ctx context.Context) (err error) {
 	m.worker, err = worker.New(ctx, worker.Options{
 		Redis: m.redis, Store: m.store, Fetcher: m.fetcher, Gate: m.gate, Name: m.name, Visits: m.Visits,
 		Concurrency: m.Concurrency, Queues: m.queues, DrainTimeout: time.Duration(m.DrainTimeout), Logger: m.log,
-		Metrics: figures, Rules: hostRules, RetryAfterCap: time.Duration(m.RetryAfterCap), Parts: m.parts,
+		Metrics: figures, Rules: hostRules, RetryAfterCap: time.Duration(m.RetryAfterCap), Parts: m.parts, Secrets: m.secrets,
 	})
 	if err != nil {
 		m.unwatch()

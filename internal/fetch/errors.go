@@ -67,6 +67,10 @@ const (
 	Proxy Class = "proxy"
 	// PoolTimeout: no connection came free within Options.ConnectTimeout, or too many requests waited for one.
 	PoolTimeout Class = "pool_timeout"
+	// Secret: for callers that resolve references to secrets; one cannot be.
+	Secret Class = "secret"
+	// Auth: for callers that ask for tokens; the token endpoint gives none.
+	Auth Class = "auth"
 	// Canceled: the caller's context ended.
 	Canceled Class = "canceled"
 	// Other: none of the above, usually something on our side (no file descriptors left).
@@ -80,7 +84,7 @@ func Classes() []Class {
 		ConnectRefused, ConnectUnreachable, ConnectTimeout, TLSTimeout, TLSCertificate, TLS,
 		HeaderTimeout, IdleTimeout, TooSlow, TotalTimeout, Reset, BodyCut, Protocol,
 		HeaderTooLarge, ContentType, BodyTooLarge, Decode, DecodeTooLarge, DecodeRatio,
-		RedirectInvalid, TooManyRedirects, Proxy, PoolTimeout, Canceled, Other,
+		RedirectInvalid, TooManyRedirects, Proxy, PoolTimeout, Secret, Auth, Canceled, Other,
 	}
 }
 

@@ -76,7 +76,12 @@ func (s *Source) Redact(text string) string {
 
 // Writer returns a writer that passes on to w what it is given, redacted. A value that two calls share is not found, so
 // it is for writers that are given whole lines, as those of a log.
-func (s *Source) Writer(w io.Writer) io.Writer { return &redacting{source: s, to: w} }
+func (s *Source) Writer(w io.Writer) io.Writer {
+	if s == nil {
+		return w
+	}
+	return &redacting{source: s, to: w}
+}
 
 type redacting struct {
 	source *Source
@@ -85,7 +90,7 @@ type redacting struct {
 
 // Write reports the length of what it was given.
 func (r *redacting) Write(p []byte) (int, error) {
-	if r.source == nil || r.source.known.replacer.Load() == nil {
+	if r.source.known.replacer.Load() == nil {
 		return r.to.Write(p)
 	}
 	if _, err := io.WriteString(r.to, r.source.Redact(string(p))); err != nil {

@@ -172,6 +172,7 @@ func TestSpecDifferenceSeesEveryField(t *testing.T) {
 		"--since": func(s *Spec) { s.Since = "a" },
 	}
 	maps.Copy(change, version2)
+	maps.Copy(change, authChanges)
 	if got, want := len(change), len(DefaultSpec().fields()); got != want {
 		t.Errorf("%d fields changed here, %d compared", got, want)
 	}

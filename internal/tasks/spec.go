@@ -46,6 +46,7 @@ type Spec struct {
 	Limits
 	Wants
 	ProtocolSpec
+	AuthSpec
 }
 
 // The special values of Spec.ResumeAbove.

@@ -19,6 +19,7 @@ func (s *Spec) topics() []topic {
 		&s.Limits,
 		&s.Wants,
 		&s.ProtocolSpec,
+		&s.AuthSpec,
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fetchfleet/fetchfleet/internal/canon"
 	"github.com/fetchfleet/fetchfleet/internal/lists"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -180,6 +181,9 @@ func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
 	if most := e.opts.Spec.URLLimit(); len(u.Href) > most {
 		return fmt.Errorf("the URL is longer than %d bytes", most), nil
 	}
+	if bad = checkReferences(&line.Item); bad != nil {
+		return bad, nil
+	}
 	p := pending{url: u.Href}
 	if e.opts.Spec.NoDedupe || !plain(&line.Item) {
 		if p.request, err = e.request(ctx, u.Href, line); err != nil {
@@ -191,6 +195,18 @@ func (e *Enqueuer) add(ctx context.Context, line *lists.Line) (bad, err error) {
 	}
 	e.put(u.Host, p)
 	return nil, nil
+}
+
+// checkReferences refuses header values that look as if they referred to a secret and do not.
+func checkReferences(it *lists.Item) error {
+	for name, values := range it.Header {
+		for _, v := range values {
+			if _, err := secrets.Find(v); err != nil {
+				return fmt.Errorf("header %s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // put adds a request to its host's batch.

@@ -270,6 +270,7 @@ func (d *delivery) ended(ctx context.Context) {
 			d.log.Debug().Err(err).Msg("notes on large bodies left in Redis")
 		}
 	}
+	d.forgetJars(ctx)
 	d.compact()
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/fetchfleet/fetchfleet/internal/charset"
@@ -26,7 +27,7 @@ type keeper struct {
 func (a *attempt) openBody(ctx context.Context, resp *fetch.Response, hop bool) (*keeper, error) {
 	meta := store.BodyMeta{URL: resp.URL, ContentType: resp.ContentType, Hop: hop}
 	if a.archives {
-		meta.Exchange = exchangeOf(resp, a.sent)
+		meta.Exchange = a.exchangeOf(resp, a.sent)
 	}
 	k, err := a.keeper(ctx, meta)
 	if err == nil && !hop {
@@ -49,13 +50,13 @@ func (a *attempt) keeper(ctx context.Context, meta store.BodyMeta) (*keeper, err
 	return k, nil
 }
 
-// secret are the fields of a request that are not archived.
+// secret are the fields of a request that are never archived. With them go those whose value was made of references.
 var secret = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 
 // exchangeOf is what a store that archives exchanges is told of one. sent is the request's body.
-func exchangeOf(resp *fetch.Response, sent []byte) *store.Exchange {
+func (a *attempt) exchangeOf(resp *fetch.Response, sent []byte) *store.Exchange {
 	method, target, header := resp.Sent()
-	for _, name := range secret {
+	for _, name := range slices.Concat(secret, a.worn.secret) {
 		header.Del(name)
 	}
 	return &store.Exchange{

@@ -36,6 +36,7 @@ type attempt struct {
 	sent    []byte // the body of the exchange under way
 	part    partial
 	charset string // of the body, once there is one
+	worn    worn
 }
 
 // attempt begins an attempt at request i of the batch.
@@ -66,11 +67,23 @@ func (v *visitRun) request(ctx, start context.Context, i int) (out result) {
 			asked = a.conditional(next)
 		}
 		a.sent = next.Body
-		resp, err := v.fetcher.Do(ctx, asked)
+		dressed, err := a.dress(ctx, asked)
+		if err != nil {
+			return a.failed(nil, err)
+		}
+		resp, err := v.fetcher.Do(ctx, dressed)
 		if err != nil {
 			return a.unanswered(ctx, err)
 		}
 		a.teach(ctx, v.visit, resp)
+		a.learnCookies(asked, resp)
+		if a.challenged(ctx, asked, resp) {
+			a.passBy(ctx, resp)
+			if v.visit.Turn(start) != nil {
+				return result{begun: true, verdict: verdict{step: stepBack}}
+			}
+			continue
+		}
 		if asked != next && !a.part.asked && resp.Status == http.StatusNotModified {
 			return a.unchanged(ctx, resp)
 		}
@@ -188,7 +201,7 @@ func (a *attempt) unanswered(ctx context.Context, err error) result {
 // failed ends an attempt that brought no whole answer. resp is that of the last exchange, if there was one.
 func (a *attempt) failed(resp *fetch.Response, err error) result {
 	class := fetch.ClassOf(err)
-	h := happening{class: string(class), message: err.Error(), canceled: class == fetch.Canceled}
+	h := happening{class: string(class), message: err.Error(), canceled: class == fetch.Canceled, lasting: lasting(err)}
 	return a.end(resp, h, store.BodyRef{})
 }
 
@@ -264,6 +277,7 @@ func (a *attempt) decide(h happening) verdict {
 
 // end asks the outcome table what follows, and writes the record if the happening is final.
 func (a *attempt) end(resp *fetch.Response, h happening, ref store.BodyRef) result {
+	h.message = a.secrets.Redact(h.message) // what fails may quote what it was given
 	v := a.decide(h)
 	out := result{begun: true, verdict: v}
 	if v.step != stepRecord {

@@ -15,6 +15,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
@@ -42,6 +43,8 @@ type handler struct {
 	specs         *specs
 	inFlight      *slots   // requests in flight, over all visits
 	suspects      suspects // batches under way whose next crash decides on them
+	secrets       *secrets.Source
+	credentials   *credentials
 	log           zerolog.Logger
 	metrics       *metrics.Metrics
 	trouble       func(error)         // told of a store in trouble

@@ -39,6 +39,7 @@ var retried = map[string]bool{
 	string(fetch.TLSTimeout): true, string(fetch.HeaderTimeout): true, string(fetch.IdleTimeout): true,
 	string(fetch.Proxy): true, string(fetch.PoolTimeout): true,
 	string(fetch.TooSlow): true, string(fetch.TotalTimeout): true, string(fetch.Reset): true, string(fetch.BodyCut): true, string(fetch.Other): true,
+	string(fetch.Auth): true,
 }
 
 // unsent are the classes of requests that were given up without having been sent.
@@ -57,6 +58,7 @@ type happening struct {
 	canceled   bool // we gave it up ourselves
 	moved      bool // it has moved a large body on, whose beginning is kept
 	unchanged  bool // a conditional request was answered by 304
+	lasting    bool // to try again would bring the same, though others of its class are tried
 }
 
 // delay is how long to wait before the n-th try again. What the server asked for wins over the backoff, up to a cap; a
@@ -191,5 +193,5 @@ func retries(h happening, rule tasks.RetryRule) bool {
 	if again, ok := rule[h.name()]; ok {
 		return again
 	}
-	return retried[h.name()]
+	return retried[h.name()] && !h.lasting
 }

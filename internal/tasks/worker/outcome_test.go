@@ -45,12 +45,12 @@ var known = map[string]int{
 	string(fetch.DNSTemporary): 5, string(fetch.DNSNotFound): 2,
 	string(fetch.ConnectRefused): 5, string(fetch.ConnectUnreachable): 5, string(fetch.ConnectTimeout): 5,
 	string(fetch.TLSTimeout): 5, string(fetch.HeaderTimeout): 5, string(fetch.IdleTimeout): 5, string(fetch.TotalTimeout): 5,
-	string(fetch.Reset): 5, string(fetch.BodyCut): 5, string(fetch.Other): 5,
+	string(fetch.Reset): 5, string(fetch.BodyCut): 5, string(fetch.Other): 5, string(fetch.Auth): 5,
 	string(fetch.URLInvalid): 1, string(fetch.RequestInvalid): 1, string(fetch.AddressRefused): 1,
 	string(fetch.Proxy): 5, string(fetch.PoolTimeout): 5,
 	string(fetch.TLSCertificate): 1, string(fetch.TLS): 1, string(fetch.Protocol): 1, string(fetch.HeaderTooLarge): 1,
 	string(fetch.BodyTooLarge): 1, string(fetch.Decode): 1, string(fetch.DecodeTooLarge): 1,
-	string(fetch.RedirectInvalid): 1, string(fetch.TooManyRedirects): 1,
+	string(fetch.RedirectInvalid): 1, string(fetch.TooManyRedirects): 1, string(fetch.Secret): 1,
 	classStore: 1,
 }
 

@@ -20,6 +20,7 @@ type manners struct {
 	rule   rules.Rule
 	page   *page         // nil: not known, or not asked for
 	robots *robots.Rules // for our user agent; nil allows everything
+	secret error         // the host wants a certificate of ours that this worker cannot have
 }
 
 // priorities of the queues in a host's line.
@@ -53,6 +54,7 @@ func (d *delivery) look() {
 	if d.rules != nil {
 		d.manners.rule = d.rules(d.batch.Host)
 	}
+	_, d.manners.secret = d.hostCertificate()
 	if !d.obeys() {
 		return
 	}
@@ -87,6 +89,8 @@ func (d *delivery) refusal(target string) (happening, bool) {
 	switch {
 	case d.manners.rule.Blocked:
 		return happening{class: classBlocked, message: "the fleet's rules block host " + d.batch.Host}, true
+	case d.manners.secret != nil:
+		return happening{class: string(fetch.Secret), message: d.manners.secret.Error()}, true
 	case d.manners.page != nil && d.manners.page.lost.class != "":
 		lost := d.manners.page.lost
 		lost.asked, lost.retryAfter = true, time.Until(d.manners.page.expires) // no attempt before somebody has asked again

@@ -183,7 +183,7 @@ func settled(h http.Header) bool {
 func (a *attempt) openPart(ctx context.Context, resp *fetch.Response) (bool, error) {
 	stretch := store.Stretch{At: resp.Began().UTC()}
 	if a.archives {
-		stretch.Exchange = exchangeOf(resp, a.sent)
+		stretch.Exchange = a.exchangeOf(resp, a.sent)
 	}
 	if a.part.asked && resp.Status == http.StatusPartialContent {
 		stretch.From = a.part.Size()

@@ -206,6 +206,9 @@ func (d *delivery) askRobots(ctx context.Context, visit hosts.Visit) (robots.Ver
 	next := &fetch.Request{URL: from.url, UserAgent: d.userAgent(),
 		Timeout: time.Duration(d.spec.Timeout), MaxTime: time.Minute, MaxBody: 16 << 20,
 		Limits: limits(&tasks.Request{}, &d.spec), HTTP: fetch.Version(d.spec.HTTP), Insecure: d.spec.Insecure}
+	if from.hops == 0 {
+		next.Certificate, _ = d.hostCertificate() // else there would be nothing to ask for
+	}
 	for hops := from.hops; ; hops++ {
 		resp, err := d.fetcher.Do(ctx, next)
 		if err != nil {

@@ -94,7 +94,7 @@ func (a *attempt) keepRevisit(ctx context.Context, resp *fetch.Response) error {
 		return nil
 	}
 	since := a.request.Since
-	meta := store.BodyMeta{URL: resp.URL, ContentType: since.ContentType, Hop: true, Exchange: exchangeOf(resp, nil),
+	meta := store.BodyMeta{URL: resp.URL, ContentType: since.ContentType, Hop: true, Exchange: a.exchangeOf(resp, nil),
 		Refers: &store.Capture{URL: a.answeredBy(), At: since.FetchedAt}} // the digest of what was sent is not known
 	w, err := a.unit.Body(ctx, meta)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fetchfleet/fetchfleet/internal/cookies"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -33,12 +34,19 @@ func (d *delivery) visit(ctx context.Context) error {
 		leave(visit)
 		return d.storeTrouble(ctx, err)
 	}
-	v := &visitRun{delivery: d, visit: visit, unit: unit, archives: archives(unit), results: make([]result, len(d.batch.Requests))}
+	jar, err := d.openJar(ctx)
+	if err != nil {
+		leave(visit)
+		_ = unit.Discard()
+		return d.giveBack(ctx, deferBatch(time.Second, "%v", err))
+	}
+	v := &visitRun{delivery: d, jar: jar, visit: visit, unit: unit, archives: archives(unit), results: make([]result, len(d.batch.Requests))}
 	if gone != nil {
 		v.givenUp(gone)
 	} else {
 		v.begun = d.begunBodies(ctx)
 		v.fetchAll(ctx)
+		v.keepJar(ctx)
 		v.tellRefused()
 		leave(visit)
 		d.leftHost()
@@ -72,6 +80,7 @@ type visitRun struct {
 	archives bool                     // the unit keeps whole exchanges
 	begun    map[tasks.RequestID]bool // those of which the beginning of a body may be kept
 	results  []result
+	jar      *cookies.Jar // nil: the job keeps no cookies
 
 	storeErr atomic.Pointer[error] // the first error of the store itself
 }

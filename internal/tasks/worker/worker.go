@@ -22,6 +22,7 @@ import (
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/hosts/rules"
 	"github.com/fetchfleet/fetchfleet/internal/metrics"
+	"github.com/fetchfleet/fetchfleet/internal/secrets"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/dispatch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
@@ -49,7 +50,9 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Parts has the worker look in the store for the beginning of every request's body. Else it does so only where Redis
 	// says that there may be one, which it forgets with its data.
-	Parts   bool
+	Parts bool
+	// Secrets resolves the references of jobs; nil = what secrets.Options allow without being told.
+	Secrets *secrets.Source
 	Logger  zerolog.Logger
 	Metrics *metrics.Metrics // nil = counted nowhere
 	// OnRecord is called for each record committed by this worker, from many goroutines; nil = nobody asks.
@@ -102,12 +105,17 @@ func New(ctx context.Context, o Options) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identify store %s: %w", o.Store, err)
 	}
+	if o.Secrets == nil {
+		if o.Secrets, err = secrets.New(secrets.Options{}); err != nil {
+			return nil, fmt.Errorf("secrets: %w", err)
+		}
+	}
 	l := ledger.New(o.Redis)
 	w := &Worker{opts: o, log: o.Logger}
 	h := &handler{
 		name: o.Name, nonce: rand.Text()[:nonceLength], identity: identity, ledger: l, dispatcher: dispatch.New(o.Redis, l),
 		inspector: asynq.NewInspectorFromRedisClient(o.Redis), store: o.Store, fetcher: o.Fetcher, gate: o.Gate,
-		rules: o.Rules, retryAfterCap: o.RetryAfterCap,
+		rules: o.Rules, retryAfterCap: o.RetryAfterCap, secrets: o.Secrets, credentials: newCredentials(o.Fetcher, o.Secrets),
 		specs: newSpecs(l, o.Logger), inFlight: newSlots(o.Concurrency),
 		log: o.Logger, metrics: o.Metrics, trouble: w.health.storeFailed, onRecord: o.OnRecord, linkDown: w.health.linkDown,
 	}
