@@ -105,8 +105,24 @@ func TestWhatAnAnswerRemovesIsTold(t *testing.T) {
 	j.Learn(u, setCookie("k=; Max-Age=0"), now)
 	want := old
 	want.Value, want.Expires, want.At = "", now.UnixMilli(), now.UnixMilli()
-	if diff := cmp.Diff([]cookies.Cookie{want}, j.Changed()); diff != "" || j.Field(u, nil, now) != "" {
+	if diff := cmp.Diff([]cookies.Cookie{want}, j.Changed()); len(j.Changed()) != 0 || diff != "" || j.Field(u, nil, now) != "" {
 		t.Errorf("sent %q, changed:\n%s", j.Field(u, nil, now), diff)
+	}
+}
+
+func TestWhatOthersKeptMeanwhileIsTakenUnlessItIsOlder(t *testing.T) {
+	u := parse(t, "http://h/")
+	j := cookies.NewJar(nil)
+	j.Learn(u, setCookie("a=mine; Path=/", "b=mine; Path=/"), now)
+	other := func(name string, at int64) cookies.Cookie {
+		return cookies.Cookie{Name: name, Value: "other", Domain: "h", HostOnly: true, Path: "/", At: at, Created: at}
+	}
+	j.Take([]cookies.Cookie{other("a", now.UnixMilli()+1), other("b", now.UnixMilli()-1)})
+	if got := j.Field(u, nil, now); got != "b=mine; a=other" {
+		t.Errorf("sent %s", got)
+	}
+	if changed := j.Changed(); len(changed) != 1 || changed[0].Name != "b" {
+		t.Errorf("changed %v", changed)
 	}
 }
 

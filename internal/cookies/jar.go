@@ -20,10 +20,21 @@ type Jar struct {
 // NewJar returns a jar with the cookies that earlier visits left.
 func NewJar(kept []Cookie) *Jar {
 	j := &Jar{cookies: map[string]*Cookie{}, changed: map[string]bool{}}
-	for i := range kept {
-		j.cookies[kept[i].Key()] = &kept[i]
-	}
+	j.Take(kept)
 	return j
+}
+
+// Take brings in what others have kept meanwhile. Of two values of a cookie the one set later stays.
+func (j *Jar) Take(kept []Cookie) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := range kept {
+		c := &kept[i]
+		if old := j.cookies[c.Key()]; old == nil || old.At < c.At {
+			j.cookies[c.Key()] = c
+			delete(j.changed, c.Key())
+		}
+	}
 }
 
 // Learn takes the cookies that an answer to a request to u sets.
@@ -96,7 +107,7 @@ func (j *Jar) Field(u *url.URL, own []string, now time.Time) string {
 	return strings.Join(pairs, "; ")
 }
 
-// Changed are the cookies that were set since the jar was made, those that were removed among them.
+// Changed are the cookies that were set since it was last asked, those that were removed among them.
 func (j *Jar) Changed() []Cookie {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -104,6 +115,7 @@ func (j *Jar) Changed() []Cookie {
 	for key := range j.changed {
 		out = append(out, *j.cookies[key])
 	}
+	clear(j.changed)
 	slices.SortFunc(out, func(a, b Cookie) int { return cmp.Compare(a.Key(), b.Key()) })
 	return out
 }

@@ -35,6 +35,7 @@ var builtin = map[string]handler{
 	"large":       large,
 	"resumable":   resumable,
 	"headers":     headers,
+	"cookies":     cookies,
 	"echo":        echo,
 	"versioned":   versioned,
 	"change":      change,

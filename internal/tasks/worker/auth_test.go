@@ -18,7 +18,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/mccutchen/go-httpbin/v2/httpbin"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
@@ -69,7 +71,11 @@ func (f *fleet) guarded(log *lines) (stop func()) {
 // wantHidden looks for secrets wherever a fleet leaves anything: in every key of Redis, the files of the store, the log.
 func (f *fleet) wantHidden(log *lines, more ...string) {
 	f.t.Helper()
+	seen := map[string]bool{} // what is not found in a place that tells something is not there
+	tells := map[string]string{"key": "fetchfleet:", "file": "127.0.0.1", "log": "delivery ended"}
 	check := func(where, text string) {
+		kind, _, _ := strings.Cut(where, " ")
+		seen[kind] = seen[kind] || strings.Contains(text, tells[kind])
 		for _, secret := range slices.Concat(slices.Collect(maps.Values(hidden)), more) {
 			if strings.Contains(text, secret) {
 				f.t.Errorf("%s holds %s", where, secret)
@@ -78,7 +84,7 @@ func (f *fleet) wantHidden(log *lines, more ...string) {
 	}
 	keys := 0
 	for it := f.rdb.Scan(f.t.Context(), 0, "*", 1000).Iterator(); it.Next(f.t.Context()); keys++ {
-		check("the name of a key", it.Val())
+		check("key", it.Val())
 		check("key "+it.Val(), dump(f.t, f.rdb, it.Val()))
 	}
 	files := 0
@@ -88,7 +94,7 @@ func (f *fleet) wantHidden(log *lines, more ...string) {
 		}
 		files++
 		text, err := readAll(path)
-		check(path, text)
+		check("file "+path, text)
 		return err
 	})
 	if err != nil || keys < 3 || files == 0 {
@@ -99,7 +105,10 @@ func (f *fleet) wantHidden(log *lines, more ...string) {
 	if log.text.Len() == 0 {
 		f.t.Error("the log is empty")
 	}
-	check("the log", log.text.String())
+	check("log", log.text.String())
+	if !seen["key"] || !seen["file"] || !seen["log"] {
+		f.t.Errorf("looked for secrets in places that tell nothing: %v", seen)
+	}
 }
 
 // dump is everything that a key holds.
@@ -226,6 +235,33 @@ func TestSecretsAreSeenByTheServerAlone(t *testing.T) {
 			f.wantHidden(&log, basic)
 		})
 	}
+}
+
+// While a request waits or has left its batch, it stands in asynq with all it brings.
+func TestSecretsDoNotTravelThroughRedis(t *testing.T) {
+	f := newFleet(t)
+	var log lines
+	defer f.guarded(&log)()
+	spec := fastSpec()
+	spec.Bearer, spec.Secrets, spec.Cookies = "${env:FLEET_SECRET_TOKEN}", true, true
+	spec.Header = tasks.Header{"X-Key": {"${env:FLEET_SECRET_PASSWORD}"}}
+	f.enqueue("travel", spec, f.origin.URL("/page/1"),
+		fmt.Sprintf(`{"url":%q,"headers":{"X-Own":"${env:FLEET_SECRET_CLIENT}"}}`, f.origin.Host(3)+"/retry-after/60"),
+		fmt.Sprintf(`{"url":%q,"headers":{"X-Own":"${env:FLEET_SECRET_CLIENT}"}}`, f.origin.URL("/redirect?code=307&to="+f.origin.Host(2)+"/hang")))
+	for deadline := time.Now().Add(within); ; <-time.After(20 * time.Millisecond) {
+		s, err := f.ledger.Status(t.Context(), "travel")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v; asked %v, %d scheduled", s, err, f.origin.Counts(), len(f.list(asynq.TaskStateScheduled)))
+		}
+		if s.OK == 1 && s.Batches == 2 && f.origin.Count("/hang") == 1 && len(f.list(asynq.TaskStateScheduled)) == 1 {
+			break
+		}
+	}
+	waits := f.list(asynq.TaskStateScheduled)[0]
+	if text := string(waits.Payload); !strings.Contains(text, "X-Own") || !strings.Contains(text, "${env:FLEET_SECRET_CLIENT}") {
+		t.Errorf("what waits: %s", text)
+	}
+	f.wantHidden(&log)
 }
 
 // A server that quotes what it was sent in an answer that is none has it in the error, which stands in records and Redis.

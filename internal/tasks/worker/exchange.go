@@ -51,6 +51,9 @@ func (v *visitRun) attempt(i int) *attempt {
 func (v *visitRun) request(ctx, start context.Context, i int) (out result) {
 	a := v.attempt(i)
 	next, err := a.first(ctx)
+	if err == nil {
+		err = a.readJar(ctx)
+	}
 	if errors.Is(err, ledger.ErrNoBody) {
 		return a.end(nil, happening{class: classBodyLost, message: err.Error()}, store.BodyRef{})
 	}

@@ -5,20 +5,46 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"sync"
+	"time"
 
 	"github.com/fetchfleet/fetchfleet/internal/cookies"
 	"github.com/fetchfleet/fetchfleet/internal/fetch"
 	"github.com/fetchfleet/fetchfleet/internal/tasks/ledger"
 )
 
-// openJar reads the cookies that earlier visits of the job left for this host; nil where the job keeps none.
-func (d *delivery) openJar(ctx context.Context) (*cookies.Jar, error) {
+// jar is what a visit knows of the cookies of its job that its host may get. They rest in Redis: they are read as the visit
+// makes its first request, and merged as each request that changed any ends, before its permit goes to another visit.
+type jar struct {
+	*cookies.Jar
+	reading sync.Mutex
+	read    time.Time
+}
+
+// jarFresh is for how long cookies are not read again: other visits to the host may go on beside this one. Where one
+// request is made at a time each finds what the one before it was given.
+const jarFresh = 100 * time.Millisecond
+
+func (d *delivery) newJar() *jar {
 	if !d.spec.Cookies {
-		return nil, nil
+		return nil
 	}
-	kept, err := d.ledger.Jars(ctx, d.batch.Job, cookies.Domains(&url.URL{Host: d.batch.Host}))
+	return &jar{Jar: cookies.NewJar(nil)}
+}
+
+// readJar brings the visit's cookies up to date.
+func (v *visitRun) readJar(ctx context.Context) error {
+	if v.jar == nil {
+		return nil
+	}
+	v.jar.reading.Lock()
+	defer v.jar.reading.Unlock()
+	if time.Since(v.jar.read) < jarFresh && v.spec.HostConns != 1 {
+		return nil
+	}
+	kept, err := v.ledger.Jars(ctx, v.batch.Job, cookies.Domains(&url.URL{Host: v.batch.Host}))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var all []cookies.Cookie
 	for _, text := range kept {
@@ -27,7 +53,9 @@ func (d *delivery) openJar(ctx context.Context) (*cookies.Jar, error) {
 			all = append(all, c)
 		}
 	}
-	return cookies.NewJar(all), nil
+	v.jar.Take(all)
+	v.jar.read = time.Now()
+	return nil
 }
 
 // keepJar brings what the visit was told to keep into the jars of the job. What is lost when that fails is asked for anew.

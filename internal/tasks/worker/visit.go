@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fetchfleet/fetchfleet/internal/cookies"
 	"github.com/fetchfleet/fetchfleet/internal/hosts"
 	"github.com/fetchfleet/fetchfleet/internal/store"
 	"github.com/fetchfleet/fetchfleet/internal/tasks"
@@ -34,19 +33,12 @@ func (d *delivery) visit(ctx context.Context) error {
 		leave(visit)
 		return d.storeTrouble(ctx, err)
 	}
-	jar, err := d.openJar(ctx)
-	if err != nil {
-		leave(visit)
-		_ = unit.Discard()
-		return d.giveBack(ctx, deferBatch(time.Second, "%v", err))
-	}
-	v := &visitRun{delivery: d, jar: jar, visit: visit, unit: unit, archives: archives(unit), results: make([]result, len(d.batch.Requests))}
+	v := &visitRun{delivery: d, jar: d.newJar(), visit: visit, unit: unit, archives: archives(unit), results: make([]result, len(d.batch.Requests))}
 	if gone != nil {
 		v.givenUp(gone)
 	} else {
 		v.begun = d.begunBodies(ctx)
 		v.fetchAll(ctx)
-		v.keepJar(ctx)
 		v.tellRefused()
 		leave(visit)
 		d.leftHost()
@@ -80,7 +72,7 @@ type visitRun struct {
 	archives bool                     // the unit keeps whole exchanges
 	begun    map[tasks.RequestID]bool // those of which the beginning of a body may be kept
 	results  []result
-	jar      *cookies.Jar // nil: the job keeps no cookies
+	jar      *jar // nil: the job keeps no cookies
 
 	storeErr atomic.Pointer[error] // the first error of the store itself
 }
@@ -130,6 +122,7 @@ func (v *visitRun) fetchAll(ctx context.Context) {
 			defer release()
 			faults.Request(v.batch.Requests[i].URL)
 			v.results[i] = v.request(work, start, i)
+			v.keepJar(ctx)
 			if v.storeErr.Load() != nil {
 				cancel()
 			}
