@@ -150,6 +150,7 @@ var leaves = []string{
 	"internal/progress", "internal/redistest", "internal/store", "internal/tasks", "internal/tasks/asynqkeys",
 	"internal/secrets",
 	"internal/cookies",
+	"internal/payload", "internal/rows",
 	"internal/tasks/embedded", "internal/tasks/faults", "internal/tasks/redisconn",
 }
 
