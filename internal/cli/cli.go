@@ -116,6 +116,7 @@ func run(w IO, name, description string, grammar any, command func(*kong.Context
 		fmt.Fprintf(w.Stderr, "%s: %v\nrun '%s --help' for the flags\n", name, err, parsing(name, err))
 		return ExitUsage
 	}
+	quietQUIC()
 	ctx, stop := interruptible()
 	defer stop()
 	defer profile()()
@@ -126,6 +127,15 @@ func newParser(w IO, name, description string, grammar any, options ...kong.Opti
 	return kong.New(grammar, append(options, kong.Name(name), kong.Description(description),
 		kong.Writers(w.Stdout, w.Stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"out": defaultOut, "version": fmt.Sprintf("%s %s (%s %s/%s)", name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)})...)
+}
+
+// quietQUIC keeps quic-go from writing a line of its own to standard error where the system allows small socket buffers only.
+// docs/requests.md says how to raise them.
+func quietQUIC() {
+	const variable = "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING"
+	if os.Getenv(variable) == "" {
+		_ = os.Setenv(variable, "true") // fails for malformed names only
+	}
 }
 
 // parsing names the command whose help has the flags: "fleet run".

@@ -25,6 +25,7 @@ var grammars = []struct {
 	{"fleet audit", func() any { return &auditCommand{} }},
 	{"fleet verify", func() any { return &verifyCommand{} }},
 	{"fleet export", func() any { return &exportCommand{} }},
+	{"fleet probe", func() any { return &probeCommand{} }},
 	{"fleet monitor", func() any { return &monitorCommand{} }},
 }
 
@@ -91,6 +92,9 @@ func checkVariable(t *testing.T, name string, grammar func() any, f *kong.Flag) 
 	}
 	if name == "fleet status" || name == "fleet hosts" || name == "fleet audit" || name == "fleet verify" || name == "fleet export" {
 		rest = append(rest, "job")
+	}
+	if name == "fleet probe" {
+		rest = append(rest, "https://x.test")
 	}
 	byFlag, byEnv, without := grammar(), grammar(), grammar()
 	for _, p := range []struct {

@@ -43,6 +43,7 @@ type fleetGrammar struct {
 	Audit   auditCommand   `cmd:"" help:"Hold a job's ledger against its store and name what is wrong."`
 	Verify  verifyCommand  `cmd:"" help:"Read everything of a job again and name what is not as it was stored."`
 	Export  exportCommand  `cmd:"" help:"Write the records of a job as JSON lines, CSV, Parquet, URLs or, with the bodies, WARC."`
+	Probe   probeCommand   `cmd:"" help:"Show what a server speaks: HTTP/1.1, 2 and 3 side by side, TLS, certificate, timings."`
 	Monitor monitorCommand `cmd:"" help:"Serve asynqmon alone."`
 	Health  healthCommand  `cmd:"" help:"Ask a worker whether it is ready."`
 	Origin  originCommand  `cmd:"" help:"Serve the demo's site under given host names."`
@@ -64,6 +65,8 @@ func (g *fleetGrammar) selected(k *kong.Context) runner {
 		return &g.Verify
 	case "export":
 		return &g.Export
+	case "probe":
+		return &g.Probe
 	case "monitor":
 		return &g.Monitor
 	case "health":

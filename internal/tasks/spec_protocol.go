@@ -3,7 +3,6 @@ package tasks
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // ProtocolSpec is the part of a spec that says how servers are spoken to.
@@ -19,7 +18,7 @@ var HTTPVersions = []string{"1.1", "2", "3"}
 
 func (p *ProtocolSpec) validate() error {
 	if p.HTTP != "" && !slices.Contains(HTTPVersions, p.HTTP) {
-		return fmt.Errorf("--http %q: auto, %s", p.HTTP, strings.Join(HTTPVersions, " or "))
+		return fmt.Errorf("--http %q: auto, 1.1, 2 or 3", p.HTTP)
 	}
 	return nil
 }

@@ -106,6 +106,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"tmpfs":    tmpfs,
 	"feed":     feed,
 	"s3":       s3Command,
+	"speaks":   speaksCommand,
 	"postgres": postgresCommand,
 	"refused":  refused,
 }
