@@ -14,7 +14,7 @@ type RequestLimits struct {
 // WholeTime returns how long the request may take, body included.
 func (r *Request) WholeTime(spec *Spec) time.Duration { return either(r.MaxTime, spec.MaxTime) }
 
-// ConnectTime, TLSTime and IdleTime return the limits of these steps, 0 = as usual.
+// ConnectTime returns how long looking up and connecting may take, 0 = as usual; so do the others for their steps.
 func (r *Request) ConnectTime(spec *Spec) time.Duration {
 	return either(r.ConnectTimeout, spec.ConnectTimeout)
 }

@@ -44,12 +44,12 @@ var known = map[string]int{
 
 	string(fetch.DNSTemporary): 5, string(fetch.DNSNotFound): 2,
 	string(fetch.ConnectRefused): 5, string(fetch.ConnectUnreachable): 5, string(fetch.ConnectTimeout): 5,
-	string(fetch.TLSTimeout): 5, string(fetch.HeaderTimeout): 5, string(fetch.IdleTimeout): 5, string(fetch.TotalTimeout): 5,
+	string(fetch.TLSTimeout): 5, string(fetch.HeaderTimeout): 5, string(fetch.IdleTimeout): 5, string(fetch.TooSlow): 5, string(fetch.TotalTimeout): 5,
 	string(fetch.Reset): 5, string(fetch.BodyCut): 5, string(fetch.Other): 5, string(fetch.Auth): 5,
 	string(fetch.URLInvalid): 1, string(fetch.RequestInvalid): 1, string(fetch.AddressRefused): 1,
 	string(fetch.Proxy): 5, string(fetch.PoolTimeout): 5,
 	string(fetch.TLSCertificate): 1, string(fetch.TLS): 1, string(fetch.Protocol): 1, string(fetch.HeaderTooLarge): 1,
-	string(fetch.BodyTooLarge): 1, string(fetch.Decode): 1, string(fetch.DecodeTooLarge): 1,
+	string(fetch.BodyTooLarge): 1, string(fetch.Decode): 1, string(fetch.DecodeTooLarge): 1, string(fetch.DecodeRatio): 1, string(fetch.ContentType): 1,
 	string(fetch.RedirectInvalid): 1, string(fetch.TooManyRedirects): 1, string(fetch.Secret): 1,
 	classStore: 1,
 }
@@ -110,7 +110,8 @@ func TestWhatIsRecordedOfTheLastAttempt(t *testing.T) {
 		"not found":  {happening{status: 404}, store.HTTPError, "http_404", "http_404: the server answered 404"},
 		"redirect to nowhere": {happening{status: 302}, store.HTTPError, "http_302",
 			"http_302: the server answered 302"},
-		"reset": {happening{class: "reset", message: "by peer"}, store.Failed, "reset", "reset: by peer"},
+		"another type": {happening{status: 200, class: "content_type", message: "m"}, store.Skipped, "content_type", "content_type: m"},
+		"reset":        {happening{class: "reset", message: "by peer"}, store.Failed, "reset", "reset: by peer"},
 	} {
 		if got := c.h.outcome(); got != c.outcome || c.h.errorClass() != c.class || c.text != "" && c.h.text() != c.text {
 			t.Errorf("%s: %s, %q, %q", name, got, c.h.errorClass(), c.h.text())

@@ -42,7 +42,7 @@ func TestOnlyAnAnswerSaysThatAHostIsWellAndOnlySilenceThatItIsNot(t *testing.T) 
 		fetch.ConnectRefused: hosts.Failed, fetch.ConnectUnreachable: hosts.Failed, fetch.ConnectTimeout: hosts.Failed,
 		fetch.TLSTimeout: hosts.Failed, fetch.HeaderTimeout: hosts.Failed, fetch.Reset: hosts.Failed,
 		fetch.BodyCut: hosts.Well, fetch.HeaderTooLarge: hosts.Well, fetch.BodyTooLarge: hosts.Well, fetch.Decode: hosts.Well,
-		fetch.DecodeTooLarge: hosts.Well, fetch.RedirectInvalid: hosts.Well, fetch.TooManyRedirects: hosts.Well,
+		fetch.DecodeTooLarge: hosts.Well, fetch.DecodeRatio: hosts.Well, fetch.ContentType: hosts.Well, fetch.RedirectInvalid: hosts.Well, fetch.TooManyRedirects: hosts.Well,
 	}
 	for _, c := range fetch.Classes() { // those not named teach nothing
 		if got := lesson(c); got != want[c] {
