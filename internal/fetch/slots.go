@@ -161,7 +161,7 @@ func (r *register) surplus() net.Conn {
 	var oldest *conn
 	for _, h := range r.hosts {
 		for c := range h.conns {
-			if c.uses == 0 && !c.doomed && (!c.fresh || h.waiting == 0) && (oldest == nil || c.idleSince.Before(oldest.idleSince)) {
+			if c.slot != nil && c.uses == 0 && !c.doomed && (!c.fresh || h.waiting == 0) && (oldest == nil || c.idleSince.Before(oldest.idleSince)) {
 				oldest = c
 			}
 		}
@@ -180,7 +180,7 @@ func (r *register) rested(c *conn) net.Conn {
 	if c.home == nil || c.doomed {
 		return nil
 	}
-	wanted := r.slots.conns > 0 && r.slots.queue.Len() > 0 && c.home.waiting == 0
+	wanted := c.slot != nil && r.slots.conns > 0 && r.slots.queue.Len() > 0 && c.home.waiting == 0
 	if !wanted && !r.outlived(c) {
 		return nil
 	}

@@ -193,6 +193,21 @@ func (r *Rules) For(u *url.URL) ([]*Proxy, error) {
 	return []*Proxy{{URL: proxy}}, nil
 }
 
+// Any reports whether u's host has a proxy, or a rule that says nothing sensible about one.
+func (r *Rules) Any(u *url.URL) bool {
+	if r == nil {
+		return false
+	}
+	if l := r.find(strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))); l != nil {
+		return len(l.proxies) > 0
+	}
+	if r.env == nil {
+		return false
+	}
+	proxy, err := r.env(u)
+	return proxy != nil || err != nil
+}
+
 // find returns the list of the most precise pattern that fits host, nil if none does.
 func (r *Rules) find(host string) *list {
 	if l := r.exact[host]; l != nil {

@@ -33,6 +33,9 @@ func first(t *testing.T, r *Rules, raw string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.Any(u) != (len(via) > 0) {
+		t.Errorf("%s: there are %d proxies, Any says %v", raw, len(via), r.Any(u))
+	}
 	if len(via) == 0 {
 		return Direct
 	}
