@@ -150,6 +150,7 @@ func flagTables(t *testing.T) string {
 	var text strings.Builder
 	run := flagsOf(t, "fleet run", &runCommand{})
 	table(&text, "Policy of a job: `enqueue`, `fleet run`, `fleet demo`", inGroup(run, "Policy"))
+	table(&text, "Authentication of a job: `enqueue`, `fleet run`, `fleet demo`", inGroup(run, "Authentication"))
 	table(&text, "How a worker works: `worker`, `fleet run`, `fleet demo`", inGroup(run, "Worker"))
 	for _, g := range grammars {
 		table(&text, "`"+g.name+"` besides", inGroup(flagsOf(t, g.name, g.make()), ""))

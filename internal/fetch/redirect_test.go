@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"crypto/tls"
 	"net/http"
 	"net/url"
 	"strings"
@@ -208,4 +209,14 @@ func FuzzParseTarget(f *testing.F) {
 			t.Fatalf("%q is %q is %q", text, plain, got)
 		}
 	})
+}
+
+func TestAClientCertificateStaysAtItsOrigin(t *testing.T) {
+	for location, keeps := range map[string]bool{"/there": true, "https://h.example/there": true, "https://other.example/": false, "http://h.example/": false} {
+		r := &Request{URL: "https://h.example/", Certificate: &tls.Certificate{}}
+		next, ok, err := Redirect(r, &Response{Status: 302, Header: http.Header{"Location": {location}}})
+		if !ok || err != nil || (next.Certificate != nil) != keeps {
+			t.Errorf("%s: kept %t (%t, %v), want %t", location, next.Certificate != nil, ok, err, keeps)
+		}
+	}
 }
