@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +26,12 @@ import (
 
 const enqueueHelp = `Put lists of URLs into a job that the fleet's workers fetch.
 
-Each line is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries", "timeout",
-"max_time", "connect_timeout", "tls_timeout", "idle_timeout"}. Blank
-lines and lines that begin with # are ignored. Files may be gzip or zstd. Running the same command again with the same
---job continues it: nothing twice, nothing missing.
+Each line is a URL, or a JSON object {"url", "method", "headers", "params", "body", "json", "form", "multipart",
+"body_base64", "key", "meta", "retries", "timeout", "max_time", "connect_timeout", "tls_timeout", "idle_timeout"}. Blank
+lines and lines that begin with # are ignored. Files may be gzip or zstd. A FILE that is a URL is a list of one. Running the same command again with the same --job continues it: nothing
+twice, nothing missing.
+
+With --template the FILEs are tables, CSV or JSON Lines, and each row makes a request; with --sql rows come from a database.
 ` + sinceHelp
 
 // Enqueue runs the enqueue command and returns its exit code.
@@ -43,6 +44,7 @@ type enqueueCommand struct {
 	VersionFlag
 	RedisFlags
 	PolicyFlags
+	RowFlags
 	Job   string   `env:"FLEET_JOB" placeholder:"ID" help:"Job to create or continue (default: a new id, printed)."`
 	Wait  bool     `env:"FLEET_WAIT" help:"Follow the job to its end."`
 	JSON  bool     `name:"json" env:"FLEET_JSON" help:"Print the result as JSON on standard output."`
@@ -54,11 +56,19 @@ type enqueueCommand struct {
 
 // Run enqueues.
 func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
+	if err := c.sources(w); err != nil {
+		return err
+	}
+	asked, err := readRequests(&c.PolicyFlags, c.RowFlags, c.Files, w.Stdin)
+	if err != nil {
+		return err
+	}
+	defer asked.close()
 	spec, given, err := c.Spec()
 	if err != nil {
 		return err
 	}
-	if err := c.sources(w); err != nil {
+	if err := asked.apply(&c.PolicyFlags, &spec, &given); err != nil {
 		return err
 	}
 	for _, warning := range c.warnings(&spec) {
@@ -69,14 +79,14 @@ func (c *enqueueCommand) Run(ctx context.Context, w IO) error {
 		return err
 	}
 	defer rdb.Close()
-	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), quiet: c.Quiet, files: c.Files}
+	p := &producer{w: w, name: "enqueue", ledger: ledger.New(rdb), quiet: c.Quiet, files: c.Files, asked: asked}
 	if c.Since != "" {
 		s, err := openStore(ctx, c.Store)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		if p.since, err = openEarlier(ctx, s, c.Since, len(c.Files) == 0, &spec, &given); err != nil {
+		if p.since, err = openEarlier(ctx, s, c.Since, c.whole(), &spec, &given); err != nil {
 			return err
 		}
 		if err := p.since.ask(ctx, rdb, spec, func(s string) { fmt.Fprintln(w.Stderr, "enqueue: warning:", s) }); err != nil {
@@ -122,13 +132,13 @@ func (c *enqueueCommand) work(ctx context.Context, w IO, p *producer) error {
 // sources checks the lists before anything is created.
 func (c *enqueueCommand) sources(w IO) error {
 	if c.Since != "" {
-		if err := checkSince(c.Since, c.Job, c.Files, &c.PolicyFlags); err != nil {
+		if err := checkSince(c.Since, c.Job, c.whole(), &c.PolicyFlags); err != nil {
 			return err
 		}
 		if c.Store == "" {
 			return usage("--since %s: name the store that has its results with --store", c.Since)
 		}
-	} else if len(c.Files) == 0 {
+	} else if len(c.Files) == 0 && c.SQL == "" {
 		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usage("no list given: name files, or - for standard input")
 		}
@@ -136,6 +146,9 @@ func (c *enqueueCommand) sources(w IO) error {
 	}
 	return lists.Check(c.Files)
 }
+
+// whole reports whether --since asks for all URLs of the earlier job again.
+func (c *enqueueCommand) whole() bool { return c.Since != "" && len(c.Files) == 0 && c.SQL == "" }
 
 // enqueueResult is the machine-readable result: a public contract.
 type enqueueResult struct {
@@ -201,6 +214,7 @@ type producer struct {
 	job        tasks.JobID
 	given      []string
 	files      []string
+	asked      *requests
 	quiet      bool
 	since      *earlierJob // nil: there is none
 	find       func(method, url, key string) (*tasks.Since, error)
@@ -224,6 +238,20 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 	if err := p.job.Validate(); err != nil {
 		return usage("--job: %w", err)
 	}
+	list, err := p.asked.open(ctx, p.files, p.w.Stdin)
+	if err != nil {
+		return err
+	}
+	p.list = list
+	if err := p.create(ctx, spec); err != nil {
+		_ = list.Close() // the first error matters, and nothing was written
+		return err
+	}
+	return nil
+}
+
+// create makes the job in the ledger, or takes up the one that is there.
+func (p *producer) create(ctx context.Context, spec tasks.Spec) error {
 	inForce, fresh, err := p.ledger.Create(ctx, p.job, spec, p.given)
 	var conflict *ledger.ConflictError
 	if errors.As(err, &conflict) {
@@ -240,11 +268,6 @@ func (p *producer) open(ctx context.Context, job string, spec tasks.Spec) error 
 			return redisconn.Explain(err)
 		}
 	}
-	stdin := p.w.Stdin
-	if slices.Contains(p.files, lists.Stdin) {
-		stdin = untilDone(ctx, stdin)
-	}
-	p.list = lists.Open(p.files, stdin, lists.Options{})
 	if n := p.expected(); fresh && n > 0 {
 		if err := p.ledger.Expect(ctx, p.job, n); err != nil {
 			return redisconn.Explain(err)

@@ -28,10 +28,10 @@ type PolicyFlags struct {
 	ResumeAbove *ByteSize       `group:"Policy" env:"FLEET_RESUME_ABOVE" placeholder:"SIZE" help:"A body at least this large whose transfer is cut goes on from where it was, if the server can; 0 = never (default: 8MiB)."`
 	Method      *string         `group:"Policy" env:"FLEET_METHOD" help:"Method (default: GET). HEAD records the header of an answer, its Content-Length too, and no body."`
 	Header      []string        `group:"Policy" env:"FLEET_HEADER" sep:"none" placeholder:"'K: V'" help:"Header field for every request; may be repeated. For User-Agent use --user-agent."`
-	Data        *string         `group:"Policy" env:"FLEET_DATA" help:"Body for every request that brings none."`
-	Robots      *string         `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). What it does not allow is recorded as skipped, class robots."`
-	UserAgent   *string         `group:"Policy" env:"FLEET_USER_AGENT" help:"User-Agent field (default: fetchfleet and its address)."`
-	NoDedupe    bool            `group:"Policy" env:"FLEET_NO_DEDUPE" help:"Fetch a URL as often as the list has it; its lines are told apart by their number."`
+	RequestFlags
+	Robots    *string `group:"Policy" env:"FLEET_ROBOTS" help:"obey or ignore robots.txt (default: obey). What it does not allow is recorded as skipped, class robots."`
+	UserAgent *string `group:"Policy" env:"FLEET_USER_AGENT" help:"User-Agent field (default: fetchfleet and its address)."`
+	NoDedupe  bool    `group:"Policy" env:"FLEET_NO_DEDUPE" help:"Fetch a URL as often as the list has it; its lines are told apart by their number."`
 	LimitFlags
 	WantFlags
 	ProtocolFlags
@@ -62,13 +62,6 @@ func (p *PolicyFlags) Spec() (spec tasks.Spec, given []string, err error) {
 	if err := p.ProtocolFlags.apply(&spec, &given); err != nil {
 		return spec, given, err
 	}
-	if p.Data != nil {
-		spec.Data = []byte(*p.Data)
-		given = append(given, "--data")
-		if p.Method == nil {
-			spec.Method = http.MethodPost
-		}
-	}
 	if p.NoDedupe {
 		spec.NoDedupe = true
 		given = append(given, "--no-dedupe")
@@ -94,7 +87,9 @@ func (p *PolicyFlags) Spec() (spec tasks.Spec, given []string, err error) {
 	if err := p.WantFlags.apply(&spec, &given); err != nil {
 		return spec, given, err
 	}
-	spec.Method = strings.ToUpper(spec.Method)
+	if spec.Method, err = lists.Method(spec.Method); err != nil {
+		return spec, given, usage("--method %w", err)
+	}
 	if err := spec.Validate(); err != nil {
 		return spec, given, usage("%w", err)
 	}

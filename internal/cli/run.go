@@ -44,14 +44,17 @@ type LocalFlags struct {
 
 type runCommand struct {
 	LocalFlags
+	RowFlags
 	Since string   `env:"FLEET_SINCE" placeholder:"JOB" help:"Ask only for what has changed since this earlier job in --out; without a list, at all of its URLs."`
 	Files []string `arg:"" optional:"" name:"FILE" help:"Lists; - is standard input."`
 }
 
 // Help says what the flags do not.
 func (*runCommand) Help() string {
-	return `Each line of a list is a URL, or a JSON object {"url", "method", "headers", "body", "key", "meta", "retries",
-"timeout"}. Blank lines and lines that begin with # are ignored. Files may be gzip or zstd.
+	return `Each line of a list is a URL, or a JSON object {"url", "method", "headers", "params", "body", "json", "form", "multipart",
+"body_base64", "key", "meta", "retries", "timeout"}. Blank lines and lines that begin with # are ignored. Files may be gzip
+or zstd. A FILE that is a URL is a list of one. With --template the FILEs are tables, CSV or JSON Lines, and each row makes
+a request; with --sql rows come from a database.
 
 DIR/results.jsonl has one record for each request, also after Ctrl-C. The same command again fetches what is missing;
 without a FILE it goes on with the job in --out, which is enough unless its list was cut short.
@@ -66,10 +69,10 @@ DIR/results.jsonl then has the records of the new job; the earlier one stays in 
 // Run fetches lists in one process.
 func (c *runCommand) Run(ctx context.Context, w IO) error {
 	if c.Since != "" {
-		if err := errors.Join(checkSince(c.Since, c.Job, c.Files, &c.PolicyFlags), existing(c.Since, c.Out)); err != nil {
+		if err := errors.Join(checkSince(c.Since, c.Job, len(c.Files) == 0 && c.SQL == "", &c.PolicyFlags), existing(c.Since, c.Out)); err != nil {
 			return err
 		}
-	} else if len(c.Files) == 0 && (!recorded(c.Out) || piped(w.Stdin)) {
+	} else if len(c.Files) == 0 && c.SQL == "" && (!recorded(c.Out) || piped(w.Stdin)) {
 		if f, ok := w.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usage("no list given: name files, or - for standard input")
 		}
@@ -78,7 +81,7 @@ func (c *runCommand) Run(ctx context.Context, w IO) error {
 	if err := lists.Check(c.Files); err != nil {
 		return err
 	}
-	return (&local{LocalFlags: c.LocalFlags, since: c.Since, files: c.Files, w: w}).run(ctx)
+	return (&local{LocalFlags: c.LocalFlags, rowFlags: c.RowFlags, since: c.Since, files: c.Files, w: w}).run(ctx)
 }
 
 // piped reports whether standard input is a pipe or a file, and not a terminal or nothing.
@@ -94,15 +97,17 @@ func piped(r io.Reader) bool {
 // local is a fleet in one process: Redis, producer, worker, display, results.
 type local struct {
 	LocalFlags
-	since   string // an earlier job, "" = none
-	files   []string
-	w       IO
-	began   time.Time
-	own     []secrets.Ref // what its flags refer to
-	once    bool          // nobody will run this again, so nobody is told how
-	note    jobNote       // of the output folder, as it was
-	current jobNote
-	noted   bool // it had one
+	rowFlags RowFlags
+	asked    *requests
+	since    string // an earlier job, "" = none
+	files    []string
+	w        IO
+	began    time.Time
+	own      []secrets.Ref // what its flags refer to
+	once     bool          // nobody will run this again, so nobody is told how
+	note     jobNote       // of the output folder, as it was
+	current  jobNote
+	noted    bool // it had one
 
 	end      func(error) // ends the run, for a reason
 	store    *storeNote
@@ -122,8 +127,15 @@ func (l *local) run(ctx context.Context) (err error) {
 	l.began = time.Now()
 	ctx, l.end = context.WithCancelCause(ctx)
 	defer l.end(nil)
+	if l.asked, err = readRequests(&l.PolicyFlags, l.rowFlags, l.files, l.w.Stdin); err != nil {
+		return err
+	}
+	defer l.asked.close()
 	spec, given, err := l.Spec()
 	if err != nil {
+		return err
+	}
+	if err := l.asked.apply(&l.PolicyFlags, &spec, &given); err != nil {
 		return err
 	}
 	if err := l.validate(); err != nil {
@@ -246,7 +258,7 @@ func (l *local) chooseJob(ctx context.Context, spec *tasks.Spec) (err error) {
 // openJob creates the job, or continues the one that --job or the output folder names. An embedded Redis knows nothing
 // of it: its ledger is rebuilt from the store.
 func (l *local) openJob(ctx context.Context, spec tasks.Spec, given []string) error {
-	p := &producer{w: l.w, name: "fleet", here: true, ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files}
+	p := &producer{w: l.w, name: "fleet", here: true, ledger: ledger.New(l.redis), given: given, quiet: l.Quiet, files: l.files, asked: l.asked}
 	p.dispatcher = dispatch.New(l.redis, p.ledger)
 	l.producer = p
 	if err := l.openSince(ctx, &spec); err != nil {

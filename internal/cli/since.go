@@ -43,21 +43,21 @@ func (e *earlierJob) saw(r *store.Record) {
 	}
 }
 
-// checkSince refuses what --since cannot go with, before anything is opened. lists are those that were named.
-func checkSince(since, job string, lists []string, p *PolicyFlags) error {
+// checkSince refuses what --since cannot go with, before anything is opened. whole means that no list was named.
+func checkSince(since, job string, whole bool, p *PolicyFlags) error {
 	if err := tasks.JobID(since).Validate(); err != nil {
 		return usage("--since: %w", err)
 	}
 	if since == job {
 		return usage("--since %s: that is the job itself: give the id of an earlier one", since)
 	}
-	if len(lists) > 0 {
+	if !whole {
 		return nil
 	}
 	for _, f := range []struct {
 		name  string
 		given bool
-	}{{"--method", p.Method != nil}, {"--data", p.Data != nil}, {"--no-dedupe", p.NoDedupe}} {
+	}{{"--method", p.Method != nil}, {"--data", p.Data != nil}, {"--json-body", p.JSONBody != nil}, {"--form", len(p.Form) > 0}, {"--param", len(p.Param) > 0}, {"--no-dedupe", p.NoDedupe}} {
 		if f.given {
 			return usage("%s: without a list --since asks as job %s did, for each of its URLs once: leave it out, or give the list", f.name, since)
 		}
@@ -174,7 +174,7 @@ func (l *local) openSince(ctx context.Context, spec *tasks.Spec) (err error) {
 		return nil
 	}
 	p := l.producer
-	if p.since, err = openEarlier(ctx, l.member.store, l.since, len(l.files) == 0, spec, &p.given); err != nil {
+	if p.since, err = openEarlier(ctx, l.member.store, l.since, len(l.files) == 0 && l.rowFlags.SQL == "", spec, &p.given); err != nil {
 		return err
 	}
 	return p.since.ask(ctx, l.redis, *spec, l.warn)

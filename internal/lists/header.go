@@ -23,7 +23,7 @@ var reserved = map[string]bool{
 var errAgent = errors.New("the User-Agent is that of the whole job: use --user-agent")
 
 // readHeaders takes an object whose values are strings or lists of strings.
-func readHeaders(it *Item, v json.RawMessage) error {
+func readHeaders(it *draft, v json.RawMessage) error {
 	var given map[string]json.RawMessage
 	if json.Unmarshal(v, &given) != nil {
 		return errors.New(`must be an object like {"Accept": "text/html"}`)

@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/fetchfleet/fetchfleet/internal/payload"
 )
 
 // Limits of what a line may ask for.
@@ -22,27 +24,40 @@ const (
 	MaxTimeout = 24 * time.Hour
 )
 
-// fields reads each field of a JSON line into the item. "headers" comes before "body", which may add to them.
+// draft is an item that is being read, and what else its line says.
+type draft struct {
+	Item
+	params []payload.Pair
+	bodyBy string // the field that gave the body, "" = none has
+	opts   *Options
+}
+
+// fields reads each field of a JSON line into the item. "headers" comes before what makes a body, which may add to them.
 var fields = []struct {
 	name string
-	read func(*Item, json.RawMessage) error
+	read func(*draft, json.RawMessage) error
 }{
-	{"url", func(it *Item, v json.RawMessage) error { return readString(v, &it.URL) }},
+	{"url", func(it *draft, v json.RawMessage) error { return readString(v, &it.URL) }},
 	{"method", readMethod},
 	{"headers", readHeaders},
-	{"body", readBody},
-	{"key", func(it *Item, v json.RawMessage) error { return readString(v, &it.Key) }},
+	{"params", readParams},
+	{"body", body("body", readBody)},
+	{"json", body("json", readJSON)},
+	{"form", body("form", readForm)},
+	{"multipart", body("multipart", readMultipart)},
+	{"body_base64", body("body_base64", readBase64)},
+	{"key", func(it *draft, v json.RawMessage) error { return readString(v, &it.Key) }},
 	{"meta", readMeta},
 	{"retries", readRetries},
-	{"timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.Timeout) }},
-	{"max_time", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.MaxTime) }},
-	{"connect_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.ConnectTimeout) }},
-	{"tls_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.TLSTimeout) }},
-	{"idle_timeout", func(it *Item, v json.RawMessage) error { return readTimeout(v, &it.IdleTimeout) }},
+	{"timeout", func(it *draft, v json.RawMessage) error { return readTimeout(v, &it.Timeout) }},
+	{"max_time", func(it *draft, v json.RawMessage) error { return readTimeout(v, &it.MaxTime) }},
+	{"connect_timeout", func(it *draft, v json.RawMessage) error { return readTimeout(v, &it.ConnectTimeout) }},
+	{"tls_timeout", func(it *draft, v json.RawMessage) error { return readTimeout(v, &it.TLSTimeout) }},
+	{"idle_timeout", func(it *draft, v json.RawMessage) error { return readTimeout(v, &it.IdleTimeout) }},
 }
 
 // parseItem reads one JSON line. A field that is null is as good as absent.
-func parseItem(text []byte) (Item, error) {
+func parseItem(text []byte, opts *Options) (Item, error) {
 	if !utf8.Valid(text) {
 		return Item{}, errors.New("the JSON is not UTF-8")
 	}
@@ -50,7 +65,7 @@ func parseItem(text []byte) (Item, error) {
 	if err := json.Unmarshal(text, &given); err != nil {
 		return Item{}, fmt.Errorf("bad JSON: %w", err)
 	}
-	var it Item
+	it := draft{opts: opts}
 	for _, f := range fields {
 		v, ok := given[f.name]
 		delete(given, f.name)
@@ -62,21 +77,23 @@ func parseItem(text []byte) (Item, error) {
 		}
 	}
 	if unknown := slices.Sorted(maps.Keys(given)); len(unknown) > 0 {
-		return Item{}, fmt.Errorf("unknown field %.60q: known are %s", unknown[0], fieldNames())
+		return Item{}, fmt.Errorf("unknown field %.60q: known are %s", unknown[0], strings.Join(Fields(), ", "))
 	}
 	it.URL = string(trim([]byte(it.URL)))
 	if it.URL == "" {
 		return Item{}, errors.New(`"url" is missing`)
 	}
-	return it, nil
+	it.URL = withParams(it.URL, opts.Params, it.params)
+	return it.Item, nil
 }
 
-func fieldNames() string {
+// Fields are the names that a JSON line may have.
+func Fields() []string {
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 func readString(v json.RawMessage, to *string) error {
@@ -88,24 +105,30 @@ func readString(v json.RawMessage, to *string) error {
 
 // readMethod takes any token (RFC 9110 section 9.1) but CONNECT, which asks for a tunnel and not for an answer.
 // Methods are case-sensitive, but nobody who writes "get" means another method than GET.
-func readMethod(it *Item, v json.RawMessage) error {
-	if err := readString(v, &it.Method); err != nil {
+func readMethod(it *draft, v json.RawMessage) (err error) {
+	if err := readString(v, &it.Method); err != nil || it.Method == "" {
 		return err
 	}
-	if it.Method != "" && !httpguts.ValidHeaderFieldName(it.Method) { // a token as well
-		return fmt.Errorf("is not an HTTP method: %.60q", it.Method)
+	it.Method, err = Method(it.Method)
+	return err
+}
+
+// Method returns a method as it is sent. The error reads on from the name of what holds it.
+func Method(text string) (string, error) {
+	if !httpguts.ValidHeaderFieldName(text) { // a token as well
+		return "", fmt.Errorf("is not an HTTP method: %.60q", text)
 	}
-	switch upper := strings.ToUpper(it.Method); upper {
+	switch upper := strings.ToUpper(text); upper {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE":
-		it.Method = upper
+		return upper, nil
 	case "CONNECT":
-		return errors.New("cannot be CONNECT")
+		return "", errors.New("cannot be CONNECT")
 	}
-	return nil
+	return text, nil
 }
 
 // readBody takes a string as it is and anything else as JSON.
-func readBody(it *Item, v json.RawMessage) error {
+func readBody(it *draft, v json.RawMessage) error {
 	if v[0] == '"' {
 		var s string
 		if err := readString(v, &s); err != nil {
@@ -116,19 +139,15 @@ func readBody(it *Item, v json.RawMessage) error {
 		}
 		return nil
 	}
-	it.Body = compact(v)
-	if _, ok := it.Header["Content-Type"]; !ok {
-		it.setHeader("Content-Type", []string{"application/json"})
-	}
-	return nil
+	return readJSON(it, v)
 }
 
-func readMeta(it *Item, v json.RawMessage) error {
+func readMeta(it *draft, v json.RawMessage) error {
 	it.Meta = compact(v)
 	return nil
 }
 
-func readRetries(it *Item, v json.RawMessage) error {
+func readRetries(it *draft, v json.RawMessage) error {
 	var n int
 	if json.Unmarshal(v, &n) != nil || n < 0 || n > MaxRetries {
 		return fmt.Errorf("must be a whole number from 0 to %d", MaxRetries)
@@ -175,6 +194,8 @@ func compact(v json.RawMessage) []byte {
 	return b.Bytes()
 }
 
+func isJSON(text string) bool { return json.Valid([]byte(text)) }
+
 // MarshalJSON writes an item as the JSON line that reads as the same item again.
 func (it Item) MarshalJSON() ([]byte, error) {
 	line := struct {
@@ -182,6 +203,7 @@ func (it Item) MarshalJSON() ([]byte, error) {
 		Method  string              `json:"method,omitempty"`
 		Headers map[string][]string `json:"headers,omitempty"`
 		Body    string              `json:"body,omitempty"`
+		Base64  []byte              `json:"body_base64,omitempty"`
 		Key     string              `json:"key,omitempty"`
 		Meta    json.RawMessage     `json:"meta,omitempty"`
 		Retries *int                `json:"retries,omitempty"`
@@ -190,8 +212,13 @@ func (it Item) MarshalJSON() ([]byte, error) {
 		Connect string              `json:"connect_timeout,omitempty"`
 		TLS     string              `json:"tls_timeout,omitempty"`
 		Idle    string              `json:"idle_timeout,omitempty"`
-	}{URL: it.URL, Method: it.Method, Headers: it.Header, Body: string(it.Body), Key: it.Key, Meta: it.Meta, Retries: it.Retries,
+	}{URL: it.URL, Method: it.Method, Headers: it.Header, Key: it.Key, Meta: it.Meta, Retries: it.Retries,
 		Timeout: given(it.Timeout), MaxTime: given(it.MaxTime), Connect: given(it.ConnectTimeout), TLS: given(it.TLSTimeout), Idle: given(it.IdleTimeout)}
+	if utf8.Valid(it.Body) {
+		line.Body = string(it.Body)
+	} else {
+		line.Base64 = it.Body
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // keeps meta as it was

@@ -53,7 +53,7 @@ func TestBadJSONLines(t *testing.T) {
 		{"no URL", `{"key":"k"}`, `"url" is missing`},
 		{"an empty URL", `{"url":" "}`, `"url" is missing`},
 		{"a URL that is no string", `{"url":1}`, `"url" must be a string`},
-		{"an unknown field is named", `{"url":"http://a","header":{}}`, `unknown field "header": known are url, method, headers, body, key, meta, retries, timeout, max_time, connect_timeout, tls_timeout, idle_timeout`},
+		{"an unknown field is named", `{"url":"http://a","header":{}}`, `unknown field "header": known are url, method, headers, params, body, json, form, multipart, body_base64, key, meta, retries, timeout, max_time, connect_timeout, tls_timeout, idle_timeout`},
 		{"field names are exact", `{"URL":"http://a"}`, `unknown field "URL"`},
 		{"a method with a space", `{"url":"http://a","method":"GET /"}`, `"method" is not an HTTP method: "GET /"`},
 		{"CONNECT", `{"url":"http://a","method":"connect"}`, `"method" cannot be CONNECT`},
@@ -133,7 +133,7 @@ func checkRoundTrip(t *testing.T, it Item) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := parseItem(text)
+	again, err := parseItem(text, &Options{})
 	if d := cmp.Diff(it, again); d != "" || err != nil {
 		t.Fatalf("%s reads as another item: %v\n%s", text, err, d)
 	}

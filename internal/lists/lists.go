@@ -1,4 +1,5 @@
-// Package lists reads lists of URLs: files and standard input, plain or compressed, one URL or one JSON object a line.
+// Package lists reads lists of URLs: files and standard input, plain or compressed, one URL or one JSON object a line;
+// and tables, each of whose rows becomes a request by a Blueprint. A source that is itself a URL is a list of one.
 //
 // It promises that a bad line never stops a list, that memory does not grow with the list or with its longest line,
 // and that every line is named by its source and number. It does not judge URLs beyond their being there: making
@@ -7,7 +8,10 @@ package lists
 
 import (
 	"encoding/json"
+	"os"
 	"time"
+
+	"github.com/fetchfleet/fetchfleet/internal/payload"
 )
 
 // DefaultMaxLine is the longest line read when Options do not say otherwise: 1 MiB.
@@ -18,16 +22,24 @@ type Options struct {
 	// MaxLine is the longest line accepted, in bytes after decompression and without its line end; longer ones
 	// are bad lines. Zero means DefaultMaxLine.
 	MaxLine int
+	// Params are added to the query of every URL, before it is looked at in any way.
+	Params []payload.Pair
+	// Files is the folder whose files a line may name as parts of its body; nil refuses them. It is the caller's to close.
+	Files *os.Root
+	// Rows makes the sources tables, CSV or JSON Lines; nil means that they are lists.
+	Rows *Blueprint
+	// Comma separates the columns of CSV; 0 = ','.
+	Comma rune
 }
 
 // Line is one line that asks for something, or that should have and cannot.
 type Line struct {
 	// Source is the file's name as given, or "-" for standard input.
 	Source string
-	// Number is the line's number in its source, from 1, blank lines and comments included.
+	// Number is the line's number in its source, from 1, blank lines and comments included; of a query's answer the row's.
 	Number int64
 	// Ordinal is the line's number over all sources, from 1, blank lines and comments included: the same sources
-	// in the same order give every line the same ordinal again.
+	// in the same order give every line the same ordinal again. Of a table it is the row's.
 	Ordinal int64
 	// Item is what the line asks for; it is empty if Err is set.
 	Item Item

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+
+	"github.com/fetchfleet/fetchfleet/internal/rows"
 )
 
 // blockSize is how much of a list is read at a time: large enough that system calls do not count.
@@ -16,9 +18,12 @@ type Reader struct {
 	sources []string // still to be opened
 	stdin   io.Reader
 	maxLine int
+	opts    Options
 
-	src     *source // being read; nil before the first, between two, and after the last
-	buf     []byte  // src's text that was read and not yet given out is buf[pos:end]
+	table   rows.Source // rows that are being read instead of lines; nil if there are none
+	name    string      // of the table
+	src     *source     // being read; nil before the first, between two, and after the last
+	buf     []byte      // src's text that was read and not yet given out is buf[pos:end]
 	pos     int
 	end     int
 	scanned int   // bytes of buf[pos:end] known to hold no line end
@@ -33,7 +38,7 @@ type Reader struct {
 // Open prepares to read sources in order; "-" is stdin. Files are opened when their turn comes, so that a missing
 // one is Next's error: Check finds it beforehand. No sources mean no lines.
 func Open(sources []string, stdin io.Reader, opts Options) *Reader {
-	r := &Reader{sources: sources, stdin: stdin, maxLine: opts.MaxLine, total: totalSize(sources)}
+	r := &Reader{sources: sources, stdin: stdin, maxLine: opts.MaxLine, total: totalSize(sources), opts: opts}
 	if r.maxLine <= 0 {
 		r.maxLine = DefaultMaxLine
 	}
@@ -46,10 +51,18 @@ func Open(sources []string, stdin io.Reader, opts Options) *Reader {
 // A plain URL costs one allocation, its string, which the caller may keep without keeping anything else.
 func (r *Reader) Next() (Line, error) {
 	for {
-		if r.src == nil {
+		if r.src == nil && r.table == nil {
 			if err := r.openNext(); err != nil {
 				return Line{}, err
 			}
+			continue // an empty table is none
+		}
+		if r.table != nil {
+			line, err := r.row()
+			if err == io.EOF {
+				continue
+			}
+			return line, err
 		}
 		text, err := r.line()
 		switch {
@@ -78,10 +91,15 @@ func (r *Reader) parse(text []byte, err error) Line {
 	switch {
 	case err != nil:
 		line.Err = fmt.Errorf("line %d %w %s", r.number, err, size(r.maxLine))
+	case r.opts.Rows != nil:
+		row, err := rows.ParseObject(text)
+		if line.Err = err; err == nil {
+			line.Item, line.Err = r.opts.Rows.item(&row, &r.opts)
+		}
 	case text[0] == '{':
-		line.Item, line.Err = parseItem(text)
+		line.Item, line.Err = parseItem(text, &r.opts)
 	default:
-		line.Item.URL = string(text)
+		line.Item.URL = withParams(string(text), r.opts.Params, nil)
 	}
 	return line
 }
@@ -95,7 +113,7 @@ func (r *Reader) Progress() (bytesRead, bytesTotal int64) {
 // Close gives back the source being read. Next must not be called after it; Close may be, again.
 func (r *Reader) Close() error {
 	r.sources = nil
-	return r.closeSource()
+	return errors.Join(r.closeTable(), r.closeSource())
 }
 
 func (r *Reader) openNext() error {
@@ -120,6 +138,9 @@ func (r *Reader) openNext() error {
 	r.pos, r.end, r.scanned = 0, n, 0
 	if bytes.HasPrefix(r.buf[:n], []byte(byteOrderMark)) {
 		r.pos = len(byteOrderMark)
+	}
+	if r.opts.Rows != nil && !looksLikeJSON(r.buf[r.pos:n]) {
+		return r.openCSV()
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
@@ -51,6 +52,9 @@ func Check(sources []string) error {
 	var errs []error
 	stdin := 0
 	for _, name := range sources {
+		if IsURL(name) {
+			continue
+		}
 		if name != Stdin {
 			errs = append(errs, checkFile(name))
 			continue
@@ -83,6 +87,10 @@ func checkFile(name string) error {
 // totalSize is the size of all sources together, in bytes, or 0 if one has none or cannot be seen.
 func totalSize(sources []string) (total int64) {
 	for _, name := range sources {
+		if IsURL(name) {
+			total += int64(len(name))
+			continue
+		}
 		info, err := os.Stat(name)
 		if name == Stdin || err != nil || !info.Mode().IsRegular() {
 			return 0
@@ -92,11 +100,20 @@ func totalSize(sources []string) (total int64) {
 	return total
 }
 
+// IsURL reports whether a source is itself the one URL of a list, as arguments of other programs that fetch are.
+func IsURL(source string) bool {
+	scheme, _, ok := strings.Cut(source, "://")
+	return ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
+}
+
 // openSource opens a list and finds out by its first bytes whether it is compressed.
 func openSource(name string, stdin io.Reader, read *atomic.Int64) (*source, error) {
 	s := &source{name: name}
 	raw := &counter{reader: stdin, read: read}
-	if name != Stdin {
+	switch {
+	case IsURL(name):
+		s.name, raw.reader = "argument", strings.NewReader(name) // a URL may have a password
+	case name != Stdin:
 		if err := checkDirectory(name); err != nil {
 			return nil, err
 		}

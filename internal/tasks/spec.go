@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -180,7 +181,7 @@ func (s Spec) fields() map[string]string {
 		"--host-conns": fmt.Sprint(s.HostConns), "--retries": fmt.Sprint(s.Retries), "--backoff": s.Backoff.String(),
 		"--retry-on": orNone(string(s.RetryOn)), "--patience": s.Patience.String(), "--timeout": s.Timeout.String(),
 		"--max-time": s.MaxTime.String(), "--max-body": fmt.Sprint(s.MaxBody), "--method": s.Method,
-		"--header": string(header), "--data": fmt.Sprintf("%q", s.Data), "--robots": s.Robots,
+		"--header": string(header), "--data": shortData(s.Data), "--robots": s.Robots,
 		"--user-agent": orNone(s.UserAgent), "--no-dedupe": fmt.Sprint(s.NoDedupe),
 		"--resume-above": fmt.Sprint(max(0, cmp.Or(s.ResumeAbove, DefaultResumeAbove))),
 		"--since":        orNone(string(s.Since)),
@@ -189,6 +190,14 @@ func (s Spec) fields() map[string]string {
 		maps.Copy(fields, t.fields())
 	}
 	return fields
+}
+
+// shortData is a body for a message, a digest where it is long.
+func shortData(data []byte) string {
+	if len(data) <= 200 {
+		return fmt.Sprintf("%q", data)
+	}
+	return fmt.Sprintf("%d bytes with sha256 %.16x", len(data), sha256.Sum256(data))
 }
 
 func orNone(s string) string {

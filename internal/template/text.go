@@ -56,9 +56,12 @@ func parse(text string, references bool) (pieces []piece, err error) {
 			return nil, errors.New(`a "}" that closes nothing: write }} for a brace`)
 		case c == '{':
 			name, rest, ok := strings.Cut(text[1:], "}")
+			if !ok {
+				return nil, errors.New(`a "{" that is never closed: write {{ for a brace`)
+			}
 			p, err := placeholder(name)
-			if !ok || err != nil {
-				return nil, errors.Join(err, unclosed(ok))
+			if err != nil {
+				return nil, err
 			}
 			flush()
 			pieces = append(pieces, p)
@@ -70,13 +73,6 @@ func parse(text string, references bool) (pieces []piece, err error) {
 	}
 	flush()
 	return pieces, nil
-}
-
-func unclosed(closed bool) error {
-	if closed {
-		return nil
-	}
-	return errors.New(`a "{" that is never closed: write {{ for a brace`)
 }
 
 // placeholder reads what stands between braces.
