@@ -45,6 +45,7 @@ packages:
 	command -v jq >/dev/null || missing+=(jq); \
 	command -v tinyproxy >/dev/null || missing+=(tinyproxy-bin); \
 	command -v microsocks >/dev/null || missing+=(microsocks); \
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light); \
 	command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "install these yourself, there is no apt-get here: $${missing[*]}" >&2; exit 1; }; \
