@@ -195,3 +195,16 @@ func withoutALPN(t *testing.T) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return &tls.Config{Certificates: s.TLS.Certificates}, nil
 	}
 }
+
+func TestAClientCertificateIsShownToItsOwnOriginOnly(t *testing.T) {
+	r := &Request{URL: "https://x.test/", Certificate: &tls.Certificate{}, Insecure: true, HTTP: HTTP2}
+	for location, kept := range map[string]bool{"/b": true, "https://y.test/": false, "http://x.test/": false} {
+		next, ok, err := Redirect(r, &Response{Status: 302, Header: header("Location", location)})
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		if (next.Certificate != nil) != kept || !next.Insecure || next.HTTP != HTTP2 {
+			t.Errorf("%s: %+v", location, next)
+		}
+	}
+}
