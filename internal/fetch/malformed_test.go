@@ -111,13 +111,17 @@ func TestMalformedAnswersHaveTheirClass(t *testing.T) {
 	}
 }
 
-// What follows an answer on its connection, unasked, must not become the answer to another request.
-func TestASecondAnswerNobodyAskedForIsNoAnswer(t *testing.T) {
+// What follows an answer on its connection, unasked, must not stay there for the next request.
+func TestASecondAnswerNobodyAskedForClosesTheConnection(t *testing.T) {
 	f := newFetcher(t, Options{})
-	split := ok200 + "X-A: b\r\nContent-Length: 2\r\n\r\nab"
-	url := answering(t, says(split+ok200+"Content-Length: 8\r\n\r\nsmuggled"))
-	for range 20 {
+	closed := make(chan struct{})
+	url := answering(t, func(c net.Conn) {
+		stalls(ok200 + "Content-Length: 2\r\n\r\nab" + ok200 + "Content-Length: 8\r\n\r\nsmuggled")(c)
+		closed <- struct{}{}
+	})
+	for range 3 {
 		_, body, err := fetch(f, &Request{URL: url})
+		<-closed // by us: the server waits for that
 		if err != nil || string(body) != "ab" {
 			t.Fatalf("got %q, %v", body, err)
 		}
