@@ -138,7 +138,7 @@ func (b *ByteSize) UnmarshalText(text []byte) error {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || n < 0 || n*unit.bytes > math.MaxInt64/2 {
+		if err != nil || !(n >= 0 && n*unit.bytes <= math.MaxInt64/2) { // NaN neither
 			break
 		}
 		*b = ByteSize(n * unit.bytes)
