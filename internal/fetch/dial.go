@@ -151,16 +151,32 @@ func (d *dialer) connect(ctx context.Context, p place) (*conn, error) {
 	}, nil
 }
 
+// dialError classifies what came of a dial to addr. A refusal by the guard is one wherever it arose, on the way to a proxy or
+// to Consul, too.
 func dialError(addr string, err error) *Error {
-	if refused, ok := errors.AsType[*refusedError](err); ok {
-		named := *refused
-		named.host, _, _ = net.SplitHostPort(addr)
-		return &Error{Class: AddressRefused, Op: "dial", Err: &named}
+	e, classified := asError(err)
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		if classified {
+			return &Error{Class: AddressRefused, Op: e.Op, Err: e.Err}
+		}
+		host, _, _ := net.SplitHostPort(addr)
+		return refusal(host, err)
 	}
-	if e, ok := asError(err); ok {
+	if classified {
 		return e
 	}
 	return &Error{Class: classifyDial(err), Op: "dial", Err: err}
+}
+
+// refusal is the guard's no about an address of host; nil if err is something else.
+func refusal(host string, err error) *Error {
+	refused, ok := errors.AsType[*refusedError](err)
+	if !ok {
+		return nil
+	}
+	named := *refused
+	named.host = host
+	return &Error{Class: AddressRefused, Op: "dial", Err: &named}
 }
 
 // dialTLS connects and shakes hands; it is a Transport's DialTLSContext. The

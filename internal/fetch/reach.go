@@ -172,6 +172,9 @@ func (r *reacher) name(ctx context.Context, host string, port uint16) (*link, er
 		if ctx.Err() != context.Canceled {
 			r.names.Forget(host)
 		}
+		if no := refusal(host, err); no != nil {
+			return nil, no
+		}
 		return nil, err
 	}
 	return l, nil

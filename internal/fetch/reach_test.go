@@ -337,34 +337,41 @@ func TestServiceRecordsSayWhereTheServersAre(t *testing.T) {
 	wantClass(t, err, AddressRefused)
 }
 
-func TestConsulIsAskedThroughTheDialGuard(t *testing.T) {
-	port := servers(t, "127.0.0.2")
-	var asked atomic.Int64
-	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if asked.Add(1) > 1 { // nothing changes
+// newConsul is a Consul whose service web has one instance for ever.
+func newConsul(t *testing.T, addr, port string) (rule discover.Rule, asked *atomic.Int64) {
+	t.Helper()
+	asked = &atomic.Int64{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1); r.URL.Query().Get("index") == "7" { // nothing changes
 			<-r.Context().Done()
 			return
 		}
 		w.Header().Set("X-Consul-Index", "7")
-		fmt.Fprintf(w, `[{"Node":{"Address":"127.0.0.2"},"Service":{"Port":%s,"Weights":{"Passing":1}}}]`, port)
+		fmt.Fprintf(w, `[{"Node":{"Address":%q},"Service":{"Port":%s,"Weights":{"Passing":1}}}]`, addr, port)
 	}))
-	t.Cleanup(consul.Close)
-	rule, err := discover.ParseDiscover("web.test=consul:" + consul.URL + "/web")
+	t.Cleanup(s.Close)
+	rule, err := discover.ParseDiscover("web.test=consul:" + s.URL + "/web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Connections: Connections{Servers: []discover.Rule{rule}}}
-	f := newFetcher(t, o)
+	return rule, asked
+}
+
+func TestConsulIsAskedThroughTheDialGuard(t *testing.T) {
+	port := servers(t, "127.0.0.2")
+	rule, _ := newConsul(t, "127.0.0.2", port)
+	f := newFetcher(t, Options{Connections: Connections{Servers: []discover.Rule{rule}}})
 	_, body, err := fetch(f, &Request{URL: "http://web.test/"})
 	if err != nil || !strings.HasPrefix(string(body), "127.0.0.2 web.test ") {
 		t.Errorf("%s, %v", body, err)
 	}
 	f.Close()
-	o.AllowPrivate = mustPrefixes("127.0.0.2/32")
-	before := asked.Load()
-	f = newFetcher(t, o)
+
+	rule, asked := newConsul(t, "127.0.0.2", port)
+	f = newFetcher(t, Options{AllowPrivate: mustPrefixes("127.0.0.2/32"), Connections: Connections{Servers: []discover.Rule{rule}}})
 	_, _, err = fetch(f, &Request{URL: "http://web.test/"})
-	if err == nil || !strings.Contains(err.Error(), "--allow-private") || asked.Load() != before {
+	wantClass(t, err, AddressRefused)
+	if !strings.Contains(err.Error(), "ask Consul at "+rule.Base.Host) || asked.Load() != 0 {
 		t.Errorf("%v: want Consul's own address to be refused", err)
 	}
 }
