@@ -64,7 +64,7 @@ func readBelow(dir, name string) (string, error) {
 	if err != nil {
 		return "", trouble(err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	info, err := root.Stat(name)
 	if err == nil {
 		err = readable(info)
@@ -76,7 +76,7 @@ func readBelow(dir, name string) (string, error) {
 	if err != nil {
 		return "", trouble(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
 		return "", trouble(err)
