@@ -28,10 +28,10 @@ const enqueueHelp = `Put lists of URLs into a job that the fleet's workers fetch
 
 Each line is a URL, or a JSON object {"url", "method", "headers", "params", "body", "json", "form", "multipart",
 "body_base64", "key", "meta", "retries", "timeout", "max_time", "connect_timeout", "tls_timeout", "idle_timeout"}. Blank
-lines and lines that begin with # are ignored. Files may be gzip or zstd. A FILE that is a URL is a list of one. Running the same command again with the same --job continues it: nothing
-twice, nothing missing.
+lines and lines that begin with # are ignored. Files may be gzip or zstd. A FILE that is a URL is a list of one. With
+--template the FILEs are tables, CSV or JSON Lines, and each row makes a request; with --sql rows come from a database.
 
-With --template the FILEs are tables, CSV or JSON Lines, and each row makes a request; with --sql rows come from a database.
+Running the same command again with the same --job continues it: nothing twice, nothing missing.
 ` + sinceHelp
 
 // Enqueue runs the enqueue command and returns its exit code.

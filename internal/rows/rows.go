@@ -130,7 +130,7 @@ func valueOf(v any, column string) (Value, error) {
 		}
 		return Value{String, v.Format(time.RFC3339Nano)}, nil
 	case []byte:
-		if binary(column) {
+		if holdsBytes(column) {
 			return Value{String, base64.StdEncoding.EncodeToString(v)}, nil
 		}
 		return text(string(v), column)
@@ -140,8 +140,8 @@ func valueOf(v any, column string) (Value, error) {
 	return Value{}, fmt.Errorf("a value of type %s cannot be used: cast it to text in the query", strings.ToLower(column))
 }
 
-// binary reports whether a column holds bytes rather than text; SQLite's []byte is a BLOB whatever the column says.
-func binary(column string) bool {
+// holdsBytes reports whether a column holds bytes rather than text; SQLite's []byte is a BLOB whatever the column says.
+func holdsBytes(column string) bool {
 	switch column {
 	case "BYTEA", "BINARY", "VARBINARY", "BIT", "GEOMETRY", "TINYBLOB", "MEDIUMBLOB", "LONGBLOB", "BLOB":
 		return true

@@ -118,8 +118,11 @@ func isVarname(name string) bool {
 		if word == "" {
 			return false
 		}
-		for i := range len(word) {
-			if c := word[i]; !isAlphanumeric(c) && c != '_' && !isTriplet(word[i:]) && !(i > 0 && isTriplet(word[i-1:])) && !(i > 1 && isTriplet(word[i-2:])) {
+		for i := 0; i < len(word); i++ {
+			switch c := word[i]; {
+			case isTriplet(word[i:]):
+				i += 2
+			case !isAlphanumeric(c) && c != '_':
 				return false
 			}
 		}

@@ -108,6 +108,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"s3":       s3Command,
 	"speaks":   speaksCommand,
 	"postgres": postgresCommand,
+	"sqlite":   sqliteCommand,
 	"refused":  refused,
 }
 

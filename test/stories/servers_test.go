@@ -2,6 +2,7 @@ package stories
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -50,6 +51,17 @@ func postgresCommand(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("usage: postgres start | do STATEMENT")
 	}
+}
+
+// sqliteCommand runs statements in a database that is a file: sqlite FILE STATEMENTS
+func sqliteCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: sqlite FILE STATEMENTS")
+	}
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0])) // the commands register the driver
+	ts.Check(err)
+	_, err = db.Exec(args[1])
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 // refusalLimit is how long a command may take to refuse what it cannot work with. Most need a fraction of a second; the
