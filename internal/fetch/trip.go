@@ -74,7 +74,7 @@ func (f *Fetcher) roundTrip(x *exchange, r *Request, req *http.Request) (*http.R
 			return answer, nil
 		}
 		unserved := errors.Is(err, errNeedless)
-		if !x.refused && !unserved && !(stray && repeatable(req)) || !x.pause(wait) {
+		if once := !x.refused && !unserved && (!stray || !repeatable(req)); once || !x.pause(wait) {
 			return nil, err
 		}
 		again := *req // the old one may still be looked at

@@ -102,7 +102,7 @@ func (a *AuthSpec) used() bool {
 
 // Credentials reports whether the job has any of its own.
 func (a *AuthSpec) Credentials() bool {
-	return a.Bearer != "" || a.Basic != "" || a.Digest != "" || a.OAuth != nil || a.ClientCert != ""
+	return a.Bearer != "" || a.Basic != "" || a.Digest != "" || a.OAuth != nil || a.ClientCert+a.ClientKey != ""
 }
 
 func (a *AuthSpec) fields() map[string]string {
