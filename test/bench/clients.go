@@ -170,9 +170,12 @@ type crowd struct {
 }
 
 // wait answers after 100 ms.
-func (c *crowd) wait(w http.ResponseWriter, _ *http.Request) {
+func (c *crowd) wait(w http.ResponseWriter, r *http.Request) { c.at(w, r, 100*time.Millisecond) }
+
+// at answers after so long.
+func (c *crowd) at(w http.ResponseWriter, _ *http.Request, after time.Duration) {
 	came := time.Now()
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(after)
 	_, _ = w.Write([]byte("waited"))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,11 +187,15 @@ func (c *crowd) wait(w http.ResponseWriter, _ *http.Request) {
 	c.span.Slowest = max(c.span.Slowest, c.last.Sub(came))
 }
 
-// tell answers with what was seen, and forgets it.
-func (c *crowd) tell(w http.ResponseWriter, _ *http.Request) {
+// take returns what was seen, and forgets it.
+func (c *crowd) take() span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.span.Whole = c.last.Sub(c.first)
-	_ = json.NewEncoder(w).Encode(c.span)
+	s := c.span
+	s.Whole = c.last.Sub(c.first)
 	c.span = span{}
+	return s
 }
+
+// tell answers with what was seen, and forgets it.
+func (c *crowd) tell(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(c.take()) }

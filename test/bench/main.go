@@ -28,6 +28,7 @@ var benchmarks = []benchmark{
 	{"enqueue", "URLs per second into a local Redis, bytes of Redis per URL, memory for a million lines", benchEnqueue},
 	{"latency", "ten URLs of one host that take 900 ms each, with fleet run", benchLatency},
 	{"clients", "a hundred requests at a time to one host, bodies stored, beside aiohttp and HTTPX", benchClients},
+	{"secure", "a thousand requests of 100 ms over HTTP/2 and HTTP/1.1, and the TLS handshakes that they take", benchSecure},
 	{"memory", "8 bodies of 200 MB at once: memory of the worker", benchMemory},
 	{"warc", "pages of 2 KiB into WARC files, against a plain pool that appends gzip members to one file", benchWARC},
 	{"huge", "one body of 2 GB into a store of each kind: memory of the worker", benchHuge},
@@ -38,7 +39,7 @@ var benchmarks = []benchmark{
 }
 
 // roles are what this program does when it starts itself as another process.
-var roles = map[string]func([]string) error{"origin": runOrigin, "pool": runPool, "append": runAppend, "perurl": runPerURL}
+var roles = map[string]func([]string) error{"origin": runOrigin, "tlsorigin": runTLSOrigin, "pool": runPool, "append": runAppend, "perurl": runPerURL}
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "-role" {
