@@ -84,6 +84,7 @@ type dialer struct {
 	proxies    *proxies.Rules
 	timeout    time.Duration // to wait for a slot, and to connect
 	tls        *tls.Config
+	proxyTLS   *tls.Config // for proxies: no job's certificate, and theirs is looked at whatever a job takes
 	tlsTimeout time.Duration
 	register   *register // of what was dialled
 }
@@ -95,6 +96,7 @@ func newDialer(o Options) *dialer {
 		proxies:  o.Proxies,
 		timeout:  o.ConnectTimeout,
 
+		proxyTLS:   laneTLS(o.TLSConfig, lane{version: HTTP1}, nil),
 		tlsTimeout: o.TLSTimeout,
 	}
 }
@@ -105,7 +107,7 @@ func (d *dialer) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if d.lane.version != HTTP2 { // without TLS a server is asked in HTTP/1.1, unless it is known to speak HTTP/2
 		return d.open(ctx, p, nil)
 	}
-	lead, err := d.gate.enter(ctx, p)
+	lead, err := d.gate.enter(ctx, p, connectLimit(ctx, d.timeout))
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +189,7 @@ func (d *dialer) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 	var lead *lead
 	if !forward {
 		var err error
-		if lead, err = d.gate.enter(ctx, p); err != nil {
+		if lead, err = d.gate.enter(ctx, p, min(connectLimit(ctx, d.timeout), tlsLimit(ctx, d.tlsTimeout))); err != nil {
 			return nil, err
 		}
 	}
@@ -210,11 +212,11 @@ func (d *dialer) shake(ctx context.Context, p place, forward bool) (*conn, *tls.
 		return nil, nil, err
 	}
 	config := d.tls.Clone()
+	if forward {
+		config = d.proxyTLS.Clone()
+	}
 	if config.ServerName == "" {
 		config.ServerName, _, _ = net.SplitHostPort(p.addr)
-	}
-	if forward {
-		config.NextProtos = []string{"http/1.1"}
 	}
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, tlsLimit(ctx, d.tlsTimeout))

@@ -44,6 +44,7 @@ type exchange struct {
 	conn      *conn // nil until there is one
 	reused    bool
 	firstByte atomic.Int64 // nanoseconds since start; written by net/http's reader
+	early     atomic.Bool  // over HTTP/1.1: the answer was there before the request
 	total     time.Duration
 
 	track    *track
@@ -105,10 +106,16 @@ func (x *exchange) gotConn(info httptrace.GotConnInfo) {
 	} else if x.conn != nil {
 		x.conn.talk.Store(ready)
 	}
+	x.early.Store(false)
 	x.await()
 }
 
-func (x *exchange) gotFirstByte() { x.firstByte.Store(int64(x.elapsed())) }
+// gotFirstByte comes before net/http may give the connection to the next exchange, which an answer without a body can do
+// before it is handed over.
+func (x *exchange) gotFirstByte() {
+	x.firstByte.Store(int64(x.elapsed()))
+	x.early.Store(x.reused && x.conn != nil && x.conn.talk.Load() != heard)
+}
 
 func (x *exchange) elapsed() time.Duration { return time.Since(x.start) }
 
@@ -158,7 +165,7 @@ func (x *exchange) look() {
 	case deadline == 0: // a wait that starts from now on ends later than this
 		x.timer.Reset(min(x.patience, x.maxTime-now))
 	case now < deadline:
-		x.timer.Reset(min(deadline, x.maxTime) - now)
+		x.timer.Reset(min(deadline-now, x.patience, x.maxTime-now)) // the next wait may be a shorter one
 	case x.inBody.Load() && x.slow.Load():
 		x.cancel(expiry{x.tooSlow()})
 	case x.inBody.Load():

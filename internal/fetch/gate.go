@@ -61,8 +61,9 @@ func newGate(l lane) *gate {
 	return &gate{doors: map[place]*door{}}
 }
 
-// enter waits for its turn to dial p. The lead is nil for a dial that does not go alone.
-func (g *gate) enter(ctx context.Context, p place) (*lead, error) {
+// enter waits for its turn to dial p, for no longer than the dial itself may take. The lead is nil for a dial that does not
+// go alone.
+func (g *gate) enter(ctx context.Context, p place, most time.Duration) (*lead, error) {
 	if g == nil || ctx.Value(pushy{}) != nil {
 		return nil, nil
 	}
@@ -75,15 +76,15 @@ func (g *gate) enter(ctx context.Context, p place) (*lead, error) {
 		return d.lead, nil
 	}
 	g.mu.Unlock()
-	if first != nil && first.wait(ctx) {
+	if first != nil && first.wait(ctx, min(leadTime, most)) {
 		return nil, errNeedless
 	}
 	return nil, nil
 }
 
 // wait reports whether the lead has come to a connection that serves others as well.
-func (l *lead) wait(ctx context.Context) bool {
-	timer := time.NewTimer(leadTime)
+func (l *lead) wait(ctx context.Context, most time.Duration) bool {
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case <-l.ended:

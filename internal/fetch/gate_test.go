@@ -195,7 +195,7 @@ func TestTheGateRemembersABoundedNumberOfPlaces(t *testing.T) {
 	g := newGate(lane{})
 	for i := range maxDoors + 100 {
 		p := place{tls: true, addr: fmt.Sprint(i, ":443")}
-		l, err := g.enter(context.Background(), p)
+		l, err := g.enter(context.Background(), p, leadTime)
 		if l == nil || err != nil {
 			t.Fatal(l, err)
 		}

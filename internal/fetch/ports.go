@@ -65,6 +65,12 @@ func (p Ports) allows(port uint16) bool {
 	return slices.ContainsFunc(p.allowed, func(r portRange) bool { return port >= r.from && port <= r.to })
 }
 
+// allowAddr reports whether the port of "host:port" may be asked.
+func (p Ports) allowAddr(addr string) bool {
+	_, port, err := splitAddr(addr)
+	return err == nil && p.allows(port)
+}
+
 // check judges the port that a URL names, before anything is dialled: behind a proxy it would be the proxy that dials.
 func (p Ports) check(u *url.URL) error {
 	port := uint16(80)

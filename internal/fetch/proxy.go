@@ -66,9 +66,22 @@ func (f *Fetcher) prepare(x *exchange, req *http.Request) (*http.Request, error)
 			if err := f.guard.checkName(req.URL.Hostname()); err != nil {
 				return nil, dialError(req.URL.Host, err)
 			}
+			req.URL = absolute(req.URL)
 		}
 	}
 	return req.WithContext(context.WithValue(req.Context(), tripKey{}, t)), nil
+}
+
+// absolute returns u so that net/http asks a proxy for what the guard has judged. By itself it would put the Host field in
+// the place of the URL's host, and leave a path with a stray percent sign without one (RFC 9112, section 3.2.2).
+func absolute(u *url.URL) *url.URL {
+	if strings.HasPrefix(u.Opaque, "//") {
+		return u
+	}
+	to := *u
+	path := cmp.Or(u.Opaque, u.EscapedPath(), "/")
+	to.Opaque = "//" + u.Host + path
+	return &to
 }
 
 // blame turns what went wrong on the way to a proxy into the proxy's error.
@@ -220,8 +233,7 @@ func (d *dialer) target(ctx context.Context, p *proxies.Proxy, addr string) (str
 
 // secure shakes hands with a proxy that is spoken to over TLS.
 func (d *dialer) secure(ctx context.Context, l *link, host string) error {
-	config := d.tls.Clone()
-	config.NextProtos = nil
+	config := d.proxyTLS.Clone()
 	config.ServerName = host
 	t := tls.Client(l.Conn, config)
 	if err := t.HandshakeContext(ctx); err != nil {

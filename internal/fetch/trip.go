@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -18,8 +19,8 @@ func (f *Fetcher) trip(x *exchange, r *Request, req *http.Request) (*http.Respon
 		return f.roundTrip(x, r, req)
 	}
 	who := originOf(l, req.URL)
-	if addr := f.alternatives.of(who, time.Now()); addr != "" {
-		answer, err := x.track.quic.roundTrip(x, r, req, addr, min(altDialTime, f.lanes.options.ConnectTimeout))
+	if addr := f.alternatives.of(who, time.Now()); addr != "" && f.ports.allowAddr(addr) {
+		answer, err := x.track.quic.roundTrip(x, r, req, addr, min(altDialTime, f.connectTimeout(r)))
 		if err == nil || x.ctx.Err() != nil {
 			f.learn(who, req, answer)
 			return answer, err
@@ -51,13 +52,17 @@ func (f *Fetcher) overQUIC(x *exchange, r *Request, req *http.Request) (*http.Re
 	if f.proxied(req) {
 		return nil, fail(Protocol, "dial", "HTTP/3 does not go through a proxy")
 	}
-	return x.track.quic.roundTrip(x, r, req, addrOf(req.URL), f.lanes.options.ConnectTimeout)
+	return x.track.quic.roundTrip(x, r, req, addrOf(req.URL), f.connectTimeout(r))
+}
+
+// connectTimeout is the bound on connecting for r. Over QUIC it is that on the handshake as well.
+func (f *Fetcher) connectTimeout(r *Request) time.Duration {
+	return cmp.Or(r.ConnectTimeout, f.lanes.options.ConnectTimeout)
 }
 
 // proxied reports whether a request goes through a proxy. An error in saying so is for the dialer to find again.
 func (f *Fetcher) proxied(req *http.Request) bool {
-	chosen, err := f.proxies.For(req.URL)
-	return len(chosen) > 0 || err != nil
+	return f.proxies.Any(req.URL)
 }
 
 // roundTrip hands req to net/http, and again where nothing was sent for want of a connection: the one it got was one that
@@ -95,7 +100,7 @@ var errStray = fail(Reset, "headers", "the answer came before the request")
 
 // stray reports whether the answer is one to nobody's question, and closes its connection.
 func (x *exchange) stray(answer *http.Response) bool {
-	if answer.ProtoMajor != 1 || !x.reused || x.conn == nil || x.conn.talk.Load() == heard {
+	if answer.ProtoMajor != 1 || !x.early.Load() {
 		return false
 	}
 	_ = x.conn.Conn.Close() // before the body, so that net/http does not keep it
