@@ -196,7 +196,7 @@ func (c *quicConn) connect(ctx context.Context) (*quic.Conn, error) {
 	if err != nil {
 		return nil, dialError(c.addr, err)
 	}
-	c.dns = time.Since(start)
+	c.dns = lookupTime(host, start)
 	var first error
 	for i, addr := range addrs {
 		q, err := c.shake(ctx, addr, host, len(addrs)-i)

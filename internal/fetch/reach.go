@@ -164,7 +164,7 @@ func (r *reacher) name(ctx context.Context, host string, port uint16) (*link, er
 	if err != nil {
 		return nil, err
 	}
-	l := &link{dns: time.Since(began)}
+	l := &link{dns: lookupTime(host, began)}
 	l.Conn, err = happy.Dial(ctx, len(addrs), happy.Delay, func(ctx context.Context, i int) (net.Conn, error) {
 		return r.address(ctx, netip.AddrPortFrom(addrs[i], port))
 	})
@@ -178,6 +178,14 @@ func (r *reacher) name(ctx context.Context, host string, port uint16) (*link, er
 		return nil, err
 	}
 	return l, nil
+}
+
+// lookupTime is how long a look-up took that began then: none was needed for an address.
+func lookupTime(host string, began time.Time) time.Duration {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return 0
+	}
+	return time.Since(began)
 }
 
 // addresses looks host up and returns what may be tried of it, in order, at least one.

@@ -45,8 +45,8 @@ func TestAProxyIsAskedForTheHostThatWasJudged(t *testing.T) {
 	o.Proxies = through(t, s.URL)
 	f := newFetcher(t, o)
 	for url, want := range map[string]string{
-		"http://public.example/a?b=c":   "http://public.example/a?b=c",
-		"http://public.example":         "http://public.example/",
+		"http://public.example/a?b=c": "http://public.example/a?b=c",
+		"http://public.example":       "http://public.example/",
 	} {
 		resp, _, err := fetch(f, &Request{URL: url, Header: http.Header{"Host": {"169.254.169.254"}}})
 		if err != nil {
