@@ -152,6 +152,9 @@ func (l *local) run(ctx context.Context) (err error) {
 	if err := l.chooseJob(ctx, &spec); err != nil {
 		return err
 	}
+	if l.noted && string(l.note.Job) == l.Job { // a run that goes on without its flags
+		l.own = append(l.own, ownReferences(&l.note.Spec)...)
+	}
 	if err := l.openMember(ctx, spec.Queue); err != nil {
 		return err
 	}

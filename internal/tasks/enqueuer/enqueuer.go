@@ -105,8 +105,12 @@ func (e *Enqueuer) fill(ctx context.Context, read func() error) error {
 
 // Seal says that the job gets nothing more, after a Run that returned nil. Like Run it waits for a Redis that is away.
 func (e *Enqueuer) Seal(ctx context.Context) error {
+	ended := false
 	return e.sender.retry(ctx, func() error {
-		_, err := e.ledger.Seal(ctx, e.opts.Job)
+		now, err := e.ledger.Seal(ctx, e.opts.Job)
+		if ended = ended || now; ended && err == nil { // no worker will see it end
+			err = e.ledger.ForgetJars(ctx, e.opts.Job)
+		}
 		return err
 	})
 }
